@@ -72,6 +72,7 @@ pub struct ServicesBuilder {
 impl ServicesBuilder {
     /// Adds a service that every task may call.
     #[must_use]
+    #[expect(clippy::should_implement_trait, reason = "nobody takes this for a sum")]
     pub fn add(mut self, proxy: impl ServiceProxy) -> Self {
         self.proxies.push((Arc::new(proxy), false));
         self

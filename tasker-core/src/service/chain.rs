@@ -185,7 +185,7 @@ mod tests {
             // One called link that is not the last is a chain too.
             (
                 "from().rows",
-                r#"[[[1, 2]]]"#,
+                "[[[1, 2]]]",
                 vec![
                     Link::called("from", vec![json("[1, 2]")]),
                     Link::through("rows"),

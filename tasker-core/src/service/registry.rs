@@ -431,12 +431,11 @@ impl Caller {
         let mut asked = lock(&self.asked);
         let times = asked.entry(question).or_insert(0);
         *times += 1;
-        let mut key = format!("{}-", self.call.idempotency_key);
-        for byte in &question[..8] {
-            key.push_str(&format!("{byte:02x}"));
-        }
-        key.push_str(&format!("-{times}"));
-        key.into()
+        let (short, _) = question.split_at(8);
+        let short = short
+            .iter()
+            .fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+        format!("{}-{short:016x}-{times}", self.call.idempotency_key).into()
     }
 }
 

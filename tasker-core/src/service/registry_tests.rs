@@ -221,22 +221,23 @@ async fn health_is_asked_once_in_thirty_seconds() {
     assert_eq!(services.health("t").await, None);
 }
 
+struct Fluent(ServiceDescription);
+#[async_trait]
+impl ServiceProxy for Fluent {
+    fn describe(&self) -> ServiceDescription {
+        self.0.clone()
+    }
+    async fn call(&self, _: ServiceCall) -> Result<Json, ServiceError> {
+        Ok(Json::null())
+    }
+}
+
 #[tokio::test]
 async fn policies_come_from_the_description_then_from_the_engine() {
     let timeout = |ms| MethodPolicy {
         timeout_ms: Some(ms),
         ..MethodPolicy::default()
     };
-    struct Fluent(ServiceDescription);
-    #[async_trait]
-    impl ServiceProxy for Fluent {
-        fn describe(&self) -> ServiceDescription {
-            self.0.clone()
-        }
-        async fn call(&self, _: ServiceCall) -> Result<Json, ServiceError> {
-            Ok(Json::null())
-        }
-    }
     let description = ServiceDescription::new("db")
         .fluent()
         .policy(timeout(1))
@@ -283,7 +284,7 @@ async fn a_service_reaches_others_with_the_run_deadline_and_trace_of_its_call() 
             let key = Json::from("K").unwrap();
             for _ in 0..2 {
                 services
-                    .call::<String>("keystore", "getKey", &[key.clone()])
+                    .call::<String>("keystore", "getKey", std::slice::from_ref(&key))
                     .await?;
             }
             services.call::<String>("keystore", "hasKey", &[key]).await

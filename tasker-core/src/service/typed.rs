@@ -125,6 +125,24 @@ impl<S: Send + Sync + 'static> Service<S> {
         self
     }
 
+    /// [`Service::method`] that also describes itself: the JSON Schemas of its arguments and result come from the types.
+    #[cfg(feature = "schemars")]
+    #[must_use]
+    pub fn described_method<A, T, F, Fut>(self, name: impl Into<String>, function: F) -> Self
+    where
+        A: DeserializeOwned + schemars::JsonSchema,
+        T: Serialize + schemars::JsonSchema,
+        F: Fn(Call<S>, A) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, ServiceError>> + Send + 'static,
+    {
+        let name = name.into();
+        let mut service = self.method(name.clone(), function);
+        let entry = service.entry(&name);
+        entry.args = schema::arguments::<A>();
+        entry.result = Some(schema::of::<T>());
+        service
+    }
+
     /// Says what a method is, with JSON Schemas of its arguments and result. Its policy stays when the text names none.
     #[must_use]
     pub fn describe_method(mut self, method: MethodDescription) -> Self {
@@ -158,6 +176,37 @@ impl<S: Send + Sync + 'static> Service<S> {
                 methods.len() - 1
             });
         &mut methods[index]
+    }
+}
+
+#[cfg(feature = "schemars")]
+mod schema {
+    //! JSON Schemas of Rust types, by the argument rule of this file.
+
+    use schemars::{JsonSchema, SchemaGenerator};
+    use tasker_adaptor::Json;
+
+    pub(super) fn of<T: JsonSchema>() -> Json {
+        Json::from(&SchemaGenerator::default().into_root_schema_for::<T>()).unwrap_or_default()
+    }
+
+    /// One schema a positional argument: a tuple's members, none for `()`, else the type's own.
+    pub(super) fn arguments<A: JsonSchema>() -> Vec<Json> {
+        let schema = SchemaGenerator::default().into_root_schema_for::<A>();
+        let Some(members) = schema.get("prefixItems").and_then(|items| items.as_array()) else {
+            let none = schema.get("type").and_then(|word| word.as_str()) == Some("null");
+            return if none { Vec::new() } else { vec![of::<A>()] };
+        };
+        // What members refer to stands in the whole schema; each gets it along.
+        let shared = schema.get("$defs");
+        let with_shared = members.iter().map(|member| {
+            let mut member = member.clone();
+            if let (Some(shared), Some(object)) = (shared, member.as_object_mut()) {
+                object.insert("$defs".to_owned(), shared.clone());
+            }
+            Json::from(&member).unwrap_or_default()
+        });
+        with_shared.collect()
     }
 }
 
@@ -342,5 +391,35 @@ mod tests {
             service.call(call("a.b", &[])).await.unwrap(),
             json(r#""a.b""#)
         );
+    }
+
+    #[cfg(feature = "schemars")]
+    #[test]
+    fn types_describe_a_method() {
+        #[derive(Deserialize, schemars::JsonSchema)]
+        #[expect(dead_code, reason = "only its schema is read")]
+        struct Find {
+            id: u32,
+        }
+        let service = Service::new("s")
+            .described_method("none", async |_, (): ()| Ok(1))
+            .described_method("one", async |_, _: Find| Ok("a"))
+            .described_method("two", async |_, (_, b): (Find, String)| Ok(b));
+        let described = ServiceProxy::describe(&service);
+        let args = |name| {
+            let args = &described.find(name).unwrap().args;
+            args.iter().map(Json::text).collect::<Vec<_>>().join(" ; ")
+        };
+        assert_eq!(args("none"), "");
+        assert!(
+            args("one").contains(r#""id":{"type":"integer""#),
+            "{}",
+            args("one")
+        );
+        let two = args("two");
+        assert!(two.contains(r##""$ref":"#/$defs/Find""##), "{two}");
+        assert!(two.contains(r#""$defs":{"Find""#), "{two}");
+        let result = described.find("two").unwrap().result.clone().unwrap();
+        assert!(result.text().contains(r#""type":"string""#));
     }
 }
