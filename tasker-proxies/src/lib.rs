@@ -9,10 +9,21 @@
 
 mod clock;
 #[cfg(feature = "_http")]
+mod credentials;
+#[cfg(feature = "supabase")]
+mod entries;
+#[cfg(feature = "_http")]
 pub mod http_client;
 #[cfg(feature = "keystore")]
 pub mod keystore;
+#[cfg(feature = "openai")]
+pub mod openai;
+#[cfg(test)]
+#[cfg(all(feature = "openai", feature = "supabase"))]
+mod oracle;
 mod secret;
+#[cfg(feature = "supabase")]
+pub mod supabase;
 #[cfg(test)]
 #[cfg(feature = "_http")]
 mod testing;
