@@ -1,0 +1,250 @@
+//! [`Workers`] and [`Maintenance`] on SQLite: leases, folding, deleting, auditing.
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+use tasker_adaptor::{
+    AUDIT, Maintenance, NewWorker, Reaped, Retention, StorageError, TaskRunId, Timestamp,
+    Violation, WorkerId, Workers,
+};
+
+use crate::SqliteStorage;
+use crate::columns::{Cells, HasKey};
+use crate::fault::Outcome;
+use crate::leases::{heartbeat, reap, register, retire};
+use crate::writer::{Tx, Urgency};
+
+/// Free pages given back to the file system by one [`Maintenance::compact`]: 16 MiB.
+const COMPACT_PAGES: u32 = 4_096;
+
+#[async_trait]
+impl Workers for SqliteStorage {
+    async fn server_time(&self, host_now: Timestamp) -> Result<Timestamp, StorageError> {
+        Ok(host_now)
+    }
+
+    async fn register(&self, worker: NewWorker) -> Result<(), StorageError> {
+        self.write(1, move |tx| register(tx, &worker)).await
+    }
+
+    async fn heartbeat(
+        &self,
+        worker: WorkerId,
+        now: Timestamp,
+        lease_ms: i64,
+    ) -> Result<bool, StorageError> {
+        self.inner
+            .writer
+            .write(Urgency::First, 1, move |tx| {
+                heartbeat(tx, worker, now, lease_ms)
+            })
+            .await
+    }
+
+    async fn retire(&self, worker: WorkerId, now: Timestamp) -> Result<(), StorageError> {
+        self.write(64, move |tx| retire(tx, worker, now)).await
+    }
+
+    async fn reap(&self, by: WorkerId, now: Timestamp, max: usize) -> Result<Reaped, StorageError> {
+        self.write(max, move |tx| reap(tx, by, now, max)).await
+    }
+}
+
+#[async_trait]
+impl Maintenance for SqliteStorage {
+    async fn foldable(
+        &self,
+        ended_before: Timestamp,
+        max: usize,
+    ) -> Result<Vec<TaskRunId>, StorageError> {
+        self.read(move |conn| foldable(conn, ended_before, max))
+            .await
+    }
+
+    async fn fold(
+        &self,
+        run: TaskRunId,
+        record: Vec<u8>,
+        now: Timestamp,
+    ) -> Result<bool, StorageError> {
+        self.write(1, move |tx| {
+            let key = run.key();
+            if has_open_rows(tx.conn, key.as_str())? {
+                return Ok(false);
+            }
+            let folded = tx
+                .conn
+                .prepare_cached(
+                    "UPDATE task_runs SET record = ?2, folded_at = ?3 WHERE id = ?1 AND ended_at IS NOT NULL AND folded_at IS NULL",
+                )?
+                .execute((key, &record, now.as_millis()))?;
+            Ok(folded > 0)
+        })
+        .await
+    }
+
+    async fn delete_folded_rows(&self, max: usize) -> Result<usize, StorageError> {
+        self.write(max, move |tx| delete_folded_rows(tx, max)).await
+    }
+
+    async fn delete_runs(&self, retention: &Retention) -> Result<usize, StorageError> {
+        let retention = retention.clone();
+        self.write(4 * retention.max, move |tx| delete_runs(tx, &retention))
+            .await
+    }
+
+    async fn compact(&self) -> Result<(), StorageError> {
+        self.write(COMPACT_PAGES as usize, move |tx| {
+            let mut statement = tx
+                .conn
+                .prepare(&format!("PRAGMA incremental_vacuum({COMPACT_PAGES})"))?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+            Ok(())
+        })
+        .await
+    }
+
+    async fn audit(&self) -> Result<Vec<Violation>, StorageError> {
+        self.read(audit).await
+    }
+}
+
+fn foldable(conn: &Connection, ended_before: Timestamp, max: usize) -> Outcome<Vec<TaskRunId>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT id FROM task_runs WHERE ended_at < ?1 AND folded_at IS NULL ORDER BY ended_at",
+    )?;
+    let mut rows = statement.query([ended_before.as_millis()])?;
+    let mut runs = Vec::new();
+    while runs.len() < max
+        && let Some(row) = rows.next()?
+    {
+        let cells = Cells {
+            row,
+            table: "task_runs",
+            run_column: Some(0),
+        };
+        let run = TaskRunId::from_uuid(cells.uuid(0)?);
+        if !has_open_rows(conn, run.key().as_str())? {
+            runs.push(run);
+        }
+    }
+    Ok(runs)
+}
+
+pub(crate) const OPEN_FRAME: &str = "SELECT 1 FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' \
+     AND status NOT IN ('completed','failed','cancelled') LIMIT 1";
+pub(crate) const OPEN_LEAF: &str = "SELECT 1 FROM stack_runs f CROSS JOIN stack_runs c ON c.parent_id = f.id \
+     WHERE f.task_run_id = ?1 AND f.kind = 'frame' AND c.status NOT IN ('completed','failed','cancelled') LIMIT 1";
+
+fn has_open_rows(conn: &Connection, run: &str) -> Outcome<bool> {
+    Ok(conn.prepare_cached(OPEN_FRAME)?.exists([run])?
+        || conn.prepare_cached(OPEN_LEAF)?.exists([run])?)
+}
+
+/// Rows of folded runs, oldest fold first: what frames made, then the frames, then signals; then workers that are dead and own nothing.
+fn delete_folded_rows(tx: &mut Tx<'_>, max: usize) -> Outcome<usize> {
+    let mut left = max;
+    while left > 0 {
+        let next = tx
+            .conn
+            .prepare_cached(
+                "SELECT id, folded_at FROM task_runs WHERE folded_at IS NOT NULL AND swept_at IS NULL ORDER BY folded_at LIMIT 1",
+            )?
+            .query_row([], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
+            });
+        let (run, folded_at) = match next {
+            Ok(next) => next,
+            Err(rusqlite::Error::QueryReturnedNoRows) => break,
+            Err(error) => return Err(error.into()),
+        };
+        left -= delete_rows_of(tx, &run, left)?;
+        if left > 0 {
+            tx.conn
+                .prepare_cached("UPDATE task_runs SET swept_at = ?2 WHERE id = ?1")?
+                .execute((run, folded_at))?;
+        }
+    }
+    if left > 0 {
+        left -= tx
+            .conn
+            .prepare_cached(
+                "DELETE FROM workers WHERE rowid IN (SELECT w.rowid FROM workers w WHERE w.state = 'dead' \
+                 AND NOT EXISTS (SELECT 1 FROM stack_runs s WHERE s.owner = w.id) LIMIT ?1)",
+            )?
+            .execute([left as i64])?;
+    }
+    Ok(max - left)
+}
+
+pub(crate) const DELETE_LEAVES: &str = "DELETE FROM stack_runs WHERE rowid IN (SELECT c.rowid FROM stack_runs f CROSS JOIN stack_runs c ON c.parent_id = f.id \
+     WHERE f.task_run_id = ?1 AND f.kind = 'frame' AND c.kind <> 'frame' LIMIT ?2)";
+pub(crate) const DELETE_FRAMES: &str = "DELETE FROM stack_runs WHERE rowid IN (SELECT rowid FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' LIMIT ?2)";
+pub(crate) const DELETE_SIGNALS: &str = "DELETE FROM signals WHERE rowid IN (SELECT rowid FROM signals WHERE task_run_id = ?1 LIMIT ?2)";
+
+fn delete_rows_of(tx: &Tx<'_>, run: &str, max: usize) -> Outcome<usize> {
+    let mut left = max;
+    for sql in [DELETE_LEAVES, DELETE_FRAMES, DELETE_SIGNALS] {
+        if left > 0 {
+            left -= tx.conn.prepare_cached(sql)?.execute((run, left as i64))?;
+        }
+    }
+    Ok(max - left)
+}
+
+/// Folded runs with what is left of them.
+fn delete_runs(tx: &mut Tx<'_>, retention: &Retention) -> Outcome<usize> {
+    let mut old: Vec<(i64, String)> = Vec::new();
+    let mut statuses = retention.statuses.clone();
+    statuses.sort_unstable();
+    statuses.dedup();
+    for status in statuses {
+        let mut statement = tx.conn.prepare_cached(
+            "SELECT ended_at, id FROM task_runs WHERE status = ?1 AND ended_at < ?2 AND folded_at IS NOT NULL ORDER BY ended_at LIMIT ?3",
+        )?;
+        let rows = statement.query_map(
+            (
+                status.as_str(),
+                retention.ended_before.as_millis(),
+                retention.max as i64,
+            ),
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        for row in rows {
+            old.push(row?);
+        }
+    }
+    old.sort_unstable();
+    old.truncate(retention.max);
+    for (_, run) in &old {
+        delete_rows_of(tx, run, usize::try_from(i64::MAX).unwrap_or(usize::MAX))?;
+        tx.conn
+            .prepare_cached("DELETE FROM log_lines WHERE task_run_id = ?1")?
+            .execute([run])?;
+        tx.conn
+            .prepare_cached("DELETE FROM task_runs WHERE id = ?1")?
+            .execute([run])?;
+    }
+    Ok(old.len())
+}
+
+fn audit(conn: &Connection) -> Outcome<Vec<Violation>> {
+    let mut violations = Vec::new();
+    for query in AUDIT {
+        let mut statement = conn.prepare(query.sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let id = match row.get_ref(0)? {
+                ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                other => format!("{other:?}"),
+            };
+            violations.push(Violation {
+                invariant: query.name,
+                claim: query.claim,
+                id,
+            });
+        }
+    }
+    Ok(violations)
+}
