@@ -110,6 +110,10 @@ impl SqliteStorage {
     ///
     /// # Errors
     /// As `submit`. After one the caller decides about its transaction; nothing was written by this call, unless the error is SQLite's own.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the request is used up, as by `submit`"
+    )]
     pub fn submit_in(
         transaction: &rusqlite::Transaction<'_>,
         new: NewTaskRun,

@@ -196,7 +196,7 @@ fn list(conn: &Connection, filter: &RunFilter, max: usize) -> Outcome<RunPage> {
         for status in statuses {
             walk(conn, filter, Some(status), max, &mut runs)?;
         }
-        runs.sort_unstable_by(|a, b| b.id.cmp(&a.id));
+        runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.id));
     }
     let more = runs.len() > max;
     runs.truncate(max);

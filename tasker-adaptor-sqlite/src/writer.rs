@@ -302,24 +302,13 @@ impl Worker {
 
     fn write(&mut self, mut batch: Vec<Box<dyn Job>>) {
         match self.attempt(&mut batch) {
-            Attempt::Committed => {
-                for job in batch {
-                    job.answer(&self.options, None);
-                }
-            }
             Attempt::OneFailed if batch.len() > 1 => {
-                for mut job in batch {
-                    match self.attempt(std::slice::from_mut(&mut job)) {
-                        Attempt::Committed | Attempt::OneFailed => {
-                            job.answer(&self.options, None);
-                        }
-                        Attempt::NotBegun(fault) | Attempt::Unknown(fault) => {
-                            job.answer(&self.options, Some(fault));
-                        }
-                    }
+                // Each by itself: the guilty one answers with its error, and a small one passes on a full disk.
+                for job in batch {
+                    self.write(vec![job]);
                 }
             }
-            Attempt::OneFailed => {
+            Attempt::Committed | Attempt::OneFailed => {
                 for job in batch {
                     job.answer(&self.options, None);
                 }
