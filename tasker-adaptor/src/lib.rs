@@ -8,6 +8,8 @@
 //! payloads are exact JSON text ([`Json`]) that is never re-serialised on its way.
 
 mod audit;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod failure;
 mod ids;
