@@ -8,6 +8,8 @@
 //! payloads are exact JSON text ([`Json`]) that is never re-serialised on its way.
 
 mod audit;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod failure;
 mod ids;
@@ -16,6 +18,7 @@ mod json;
 mod key_store;
 mod logs;
 mod maintenance;
+mod memory;
 mod queue;
 mod rows;
 mod run_store;
@@ -36,6 +39,9 @@ pub use json::{InvalidJson, Json};
 pub use key_store::{KeyStore, SealedValue};
 pub use logs::{LogCursor, LogLevel, LogLine, LogPage, Logs, StoredLogLine};
 pub use maintenance::{Maintenance, Retention};
+pub use memory::MemoryStorage;
+#[cfg(feature = "conformance")]
+pub use memory::Mutation;
 pub use queue::{
     CallEnd, CallFinish, Claim, ClaimedCall, ClaimedFrame, OwnedRow, Queue, ReleasedCall,
     RunContext,
