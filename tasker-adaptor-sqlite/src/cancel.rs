@@ -8,6 +8,7 @@ use tasker_adaptor::{
     Unblock, UnblockDecision,
 };
 
+use crate::cached::Cached as _;
 use crate::columns::HasKey;
 use crate::fault::Outcome;
 use crate::tree::{
@@ -38,7 +39,7 @@ pub(crate) fn request_cancel(
     }
     let begun = tx
         .conn
-        .prepare_cached(
+        .cached(
             "SELECT 1 FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' AND parent_id IS NULL AND turn > 0",
         )?
         .exists([run.key()])?;
@@ -48,13 +49,13 @@ pub(crate) fn request_cancel(
     }
     let asked: Option<i64> = tx
         .conn
-        .prepare_cached("SELECT cancel_by FROM task_runs WHERE id = ?1")?
+        .cached("SELECT cancel_by FROM task_runs WHERE id = ?1")?
         .query_row([run.key()], |row| row.get(0))?;
     let cancel_by = asked.map_or(cancel_by.as_millis(), |asked| {
         asked.min(cancel_by.as_millis())
     });
     tx.conn
-        .prepare_cached("UPDATE task_runs SET cancel_by = ?2 WHERE id = ?1")?
+        .cached("UPDATE task_runs SET cancel_by = ?2 WHERE id = ?1")?
         .execute((run.key(), cancel_by))?;
     if asked.is_none() {
         fail_open_rows(tx, run, now)?;
@@ -86,7 +87,7 @@ pub(crate) fn unblock(tx: &mut Tx<'_>, request: &Unblock) -> Outcome<u32> {
                 };
                 let ready = matches!(status, "pending" | "pending_resume");
                 tx.conn
-                    .prepare_cached(
+                    .cached(
                         "UPDATE stack_runs SET status = ?2, blocked_reason = NULL, \
                          attempt = CASE kind WHEN 'frame' THEN 0 ELSE attempt END, \
                          in_doubt = CASE kind WHEN 'frame' THEN in_doubt ELSE 0 END, ready_at = ?3 WHERE rowid = ?1",
@@ -109,7 +110,7 @@ pub(crate) fn unblock(tx: &mut Tx<'_>, request: &Unblock) -> Outcome<u32> {
 fn known_status(tx: &Tx<'_>, run: TaskRunId) -> Outcome<RunStatus> {
     let word: Option<String> = tx
         .conn
-        .prepare_cached("SELECT status FROM task_runs WHERE id = ?1")?
+        .cached("SELECT status FROM task_runs WHERE id = ?1")?
         .query_row([run.key()], |row| row.get(0))
         .optional()?;
     match word {
@@ -133,7 +134,7 @@ struct FrameRow {
 fn fail_open_rows(tx: &mut Tx<'_>, run: TaskRunId, now: Timestamp) -> Outcome<()> {
     let frames: Vec<FrameRow> = tx
         .conn
-        .prepare_cached(
+        .cached(
             "SELECT rowid, id, parent_id, status NOT IN ('completed','failed','cancelled'), turn \
              FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' ORDER BY depth",
         )?
@@ -167,7 +168,7 @@ fn fail_open_rows(tx: &mut Tx<'_>, run: TaskRunId, now: Timestamp) -> Outcome<()
         }
         let children: Vec<i64> = tx
             .conn
-            .prepare_cached(
+            .cached(
                 "SELECT rowid FROM stack_runs WHERE parent_id = ?1 AND kind <> 'frame' AND status IN ('pending','processing','blocked')",
             )?
             .query_map([&frame.id], |row| row.get(0))?
@@ -192,7 +193,7 @@ fn fail_open_rows(tx: &mut Tx<'_>, run: TaskRunId, now: Timestamp) -> Outcome<()
 
 fn cancel_row(tx: &Tx<'_>, rowid: i64, now: Timestamp) -> Outcome<()> {
     tx.conn
-        .prepare_cached(
+        .cached(
             "UPDATE stack_runs SET status = 'cancelled', owner = NULL, ready_at = NULL, epoch = epoch + 1, \
              blocked_reason = NULL, settled_at = ?2 WHERE rowid = ?1",
         )?

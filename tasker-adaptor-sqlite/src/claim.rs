@@ -8,6 +8,7 @@ use tasker_adaptor::{
     StackRunId, StackStatus, StorageError, TaskName, TaskVersion, Timestamp, WorkerId,
 };
 
+use crate::cached::Cached as _;
 use crate::columns::{Cells, HasKey, STACK_RUN, STACK_RUN_WIDTH, stack_run};
 use crate::fault::{Fault, Outcome};
 use crate::tree::{BlockedRow, block, follow_root, has_unread, is_live};
@@ -47,7 +48,7 @@ pub(crate) fn claim_calls(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Vec<Claimed
             continue;
         };
         tx.conn
-            .prepare_cached(
+            .cached(
                 "UPDATE stack_runs SET status = 'processing', owner = ?2, epoch = epoch + 1, attempt = attempt + 1, \
                  ready_at = NULL, started_at = ?3 WHERE rowid = ?1",
             )?
@@ -77,7 +78,7 @@ pub(crate) fn reload_frame(
     }
     let found: Option<(i64, i64, bool, String)> = tx
         .conn
-        .prepare_cached(
+        .cached(
             "SELECT rowid, turn, parent_id IS NULL, task_run_id FROM stack_runs WHERE id = ?1 AND owner = ?2 AND kind = 'frame'",
         )?
         .query_row((frame.key(), worker.key()), |row| {
@@ -89,7 +90,7 @@ pub(crate) fn reload_frame(
     };
     if turn > 0 && !has_unread(tx, frame.key().as_str())? {
         tx.conn
-            .prepare_cached(
+            .cached(
                 "UPDATE stack_runs SET status = 'suspended_waiting_child', owner = NULL, epoch = epoch + 1 WHERE rowid = ?1",
             )?
             .execute([rowid])?;
@@ -117,9 +118,7 @@ fn ready(conn: &Connection, kind: &'static str, claim: &Claim) -> Outcome<Vec<i6
     }
     if let Some(only) = claim.only {
         let row = conn
-            .prepare_cached(
-                "SELECT rowid FROM stack_runs WHERE id = ?1 AND kind = ?2 AND ready_at <= ?3",
-            )?
+            .cached("SELECT rowid FROM stack_runs WHERE id = ?1 AND kind = ?2 AND ready_at <= ?3")?
             .query_row((only.key(), kind, claim.now.as_millis()), |row| row.get(0))
             .optional()?;
         return Ok(row.into_iter().collect());
@@ -128,7 +127,7 @@ fn ready(conn: &Connection, kind: &'static str, claim: &Claim) -> Outcome<Vec<i6
     let mut below = None;
     while let Some(priority) = next_priority(conn, kind, below)? {
         let left = (claim.max - rows.len()) as i64;
-        let mut statement = conn.prepare_cached(
+        let mut statement = conn.cached(
             "SELECT rowid FROM stack_runs WHERE kind = ?1 AND priority = ?2 AND ready_at <= ?3 ORDER BY ready_at LIMIT ?4",
         )?;
         let found = statement.query_map((kind, priority, claim.now.as_millis(), left), |row| {
@@ -152,7 +151,7 @@ pub(crate) fn next_priority(
     below: Option<i64>,
 ) -> Outcome<Option<i64>> {
     Ok(conn
-        .prepare_cached(
+        .cached(
             "SELECT priority FROM stack_runs WHERE kind = ?1 AND priority < ?2 AND ready_at IS NOT NULL ORDER BY priority DESC LIMIT 1",
         )?
         .query_row((kind, below.unwrap_or(i64::MAX)), |row| row.get(0))
@@ -166,7 +165,7 @@ fn read_or_block(
     now: Timestamp,
 ) -> Outcome<Option<(StackRun, RunOf)>> {
     let read = {
-        let mut statement = tx.conn.prepare_cached(&WITH_RUN)?;
+        let mut statement = tx.conn.cached(&WITH_RUN)?;
         let mut rows = statement.query([rowid])?;
         match rows.next()? {
             Some(row) => read(row),
@@ -179,7 +178,7 @@ fn read_or_block(
             tracing::error!(%what, %problem, "a stored value is damaged; its run is blocked");
             let (row, run) = tx
                 .conn
-                .prepare_cached(
+                .cached(
                     "SELECT id, parent_id, kind = 'frame', turn, task_run_id FROM stack_runs WHERE rowid = ?1",
                 )?
                 .query_row([rowid], |row| {
@@ -242,7 +241,7 @@ fn take_frame(
     now: Timestamp,
 ) -> Outcome<ClaimedFrame> {
     tx.conn
-        .prepare_cached(
+        .cached(
             "UPDATE stack_runs SET status = 'processing', owner = ?2, epoch = epoch + 1, ready_at = NULL WHERE rowid = ?1",
         )?
         .execute((rowid, worker.key()))?;
@@ -251,7 +250,7 @@ fn take_frame(
     row.epoch = row.epoch.next();
     if row.parent.is_none() {
         tx.conn
-            .prepare_cached(
+            .cached(
                 "UPDATE task_runs SET started_at = COALESCE(started_at, ?2), \
                  status = CASE WHEN status IN ('queued','suspended') THEN 'processing' ELSE status END \
                  WHERE id = ?1 AND (started_at IS NULL OR status IN ('queued','suspended'))",

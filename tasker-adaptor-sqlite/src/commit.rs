@@ -11,6 +11,7 @@ use tasker_adaptor::{
     Outcome as Ending, StackRunId, StackStatus, StorageError, TurnCommit, TurnReceipt, WorkerId,
 };
 
+use crate::cached::Cached as _;
 use crate::columns::{HasKey, Key, ending_columns};
 use crate::fault::{Fault, Outcome, Refusable};
 use crate::tree::{
@@ -146,26 +147,26 @@ struct Statements<'c> {
 impl<'c> Statements<'c> {
     fn prepare(conn: &'c Connection) -> Outcome<Self> {
         Ok(Self {
-            frame: conn.prepare_cached(
+            frame: conn.cached(
                 "SELECT rowid, status, owner, epoch, turn, made_count, delivered_count, dropped_count, parent_id, depth, priority \
                  FROM stack_runs WHERE id = ?1 AND task_run_id = ?2 AND kind = 'frame'",
             )?,
-            child: conn.prepare_cached(
+            child: conn.cached(
                 "SELECT rowid, parent_id, kind, status, owner, epoch, delivered_order, seq FROM stack_runs WHERE id = ?1",
             )?,
-            deliver_local: conn.prepare_cached(
+            deliver_local: conn.cached(
                 "UPDATE stack_runs SET status = ?2, outcome = ?3, owner = NULL, settled_at = ?4, \
                  delivered_order = ?5, delivered_turn = ?6, delivered_at = ?4 WHERE rowid = ?1",
             )?,
-            deliver_recorded: conn.prepare_cached(
+            deliver_recorded: conn.cached(
                 "UPDATE stack_runs SET delivered_order = ?2, delivered_turn = ?3, delivered_at = ?4 WHERE rowid = ?1",
             )?,
-            make: conn.prepare_cached(
+            make: conn.cached(
                 "INSERT INTO stack_runs (id, task_run_id, parent_id, kind, seq, depth, priority, status, owner, epoch, turn, \
                  made_count, delivered_count, dropped_count, attempt, in_doubt, due_at, ready_at, service, path, args, version, created_at, started_at) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, 0, 0, ?11, 0, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
             )?,
-            go_on: conn.prepare_cached(
+            go_on: conn.cached(
                 "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
                  started_at = COALESCE(started_at, ?5) WHERE rowid = ?1",
             )?,
@@ -509,7 +510,7 @@ fn made_twice(error: rusqlite::Error, id: StackRunId) -> Fault {
 fn meet_stored_signal(tx: &Tx<'_>, run: Key, wait: Key, name: &str, time: i64) -> Outcome<bool> {
     let stored: Option<(i64, String)> = tx
         .conn
-        .prepare_cached(
+        .cached(
             "SELECT rowid, payload FROM signals WHERE task_run_id = ?1 AND name = ?2 AND consumed_by IS NULL ORDER BY rowid LIMIT 1",
         )?
         .query_row((run, name), |row| Ok((row.get(0)?, row.get(1)?)))
@@ -518,10 +519,10 @@ fn meet_stored_signal(tx: &Tx<'_>, run: Key, wait: Key, name: &str, time: i64) -
         return Ok(false);
     };
     tx.conn
-        .prepare_cached("UPDATE signals SET consumed_by = ?2 WHERE rowid = ?1")?
+        .cached("UPDATE signals SET consumed_by = ?2 WHERE rowid = ?1")?
         .execute((signal, wait))?;
     tx.conn
-        .prepare_cached(
+        .cached(
             "UPDATE stack_runs SET status = 'completed', outcome = ?2, settled_at = ?3 WHERE id = ?1",
         )?
         .execute((wait, payload, time))?;
@@ -538,7 +539,7 @@ fn drop_child(
     let key = id.key();
     let found: Option<(bool, bool)> = tx
         .conn
-        .prepare_cached(
+        .cached(
             "SELECT kind = 'frame', status = 'blocked' FROM stack_runs WHERE id = ?1 AND parent_id = ?2 \
              AND status IN ('pending','processing','suspended_waiting_child','pending_resume','blocked')",
         )?
@@ -552,7 +553,7 @@ fn drop_child(
         frame.made_open = frame.made_open.saturating_sub(1);
     }
     tx.conn
-        .prepare_cached(
+        .cached(
             "UPDATE stack_runs SET status = 'cancelled', owner = NULL, ready_at = NULL, epoch = epoch + 1, \
              blocked_reason = NULL, settled_at = ?2 WHERE id = ?1",
         )?
@@ -611,7 +612,7 @@ fn move_frame(
         None => ("cancelled", None),
     };
     tx.conn
-        .prepare_cached(
+        .cached(
             "UPDATE stack_runs SET status = ?2, outcome = ?3, owner = NULL, settled_at = ?4 WHERE rowid = ?1 AND settled_at IS NULL",
         )?
         .execute((frame.rowid, status, outcome, turn.time.as_millis()))?;
@@ -656,9 +657,7 @@ fn suspend(
     ))?;
     if next != frame.status {
         tx.conn
-            .prepare_cached(
-                "UPDATE stack_runs SET status = ?2 WHERE rowid = ?1 AND settled_at IS NULL",
-            )?
+            .cached("UPDATE stack_runs SET status = ?2 WHERE rowid = ?1 AND settled_at IS NULL")?
             .execute((frame.rowid, next.as_str()))?;
     }
     if next == StackStatus::PendingResume {
@@ -671,7 +670,7 @@ fn suspend(
 fn read_status(tx: &Tx<'_>, frame: &Frame) -> Outcome<StackStatus> {
     let word: String = tx
         .conn
-        .prepare_cached("SELECT status FROM stack_runs WHERE rowid = ?1")?
+        .cached("SELECT status FROM stack_runs WHERE rowid = ?1")?
         .query_row([frame.rowid], |row| row.get(0))?;
     Ok(word.parse()?)
 }
@@ -684,7 +683,7 @@ pub(crate) fn write_logs(
     lines: &[LogLine],
     time: tasker_adaptor::Timestamp,
 ) -> Outcome<()> {
-    let mut insert = tx.conn.prepare_cached(
+    let mut insert = tx.conn.cached(
         "INSERT INTO log_lines (task_run_id, frame_id, time, level, message, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
     for line in lines {

@@ -6,6 +6,7 @@ use tasker_adaptor::{
     StorageError, Timestamp,
 };
 
+use crate::cached::Cached as _;
 use crate::columns::{HasKey, Key};
 use crate::fault::{Outcome, Refusable};
 use crate::tree::{
@@ -31,7 +32,7 @@ fn read(tx: &Tx<'_>, id: StackRunId, lease: Lease) -> Outcome<Option<Fenced>> {
     let key = id.key();
     Ok(tx
         .conn
-        .prepare_cached(
+        .cached(
             "SELECT rowid, task_run_id, parent_id, kind, status, owner = ?2, epoch, turn, outcome IS NOT NULL FROM stack_runs WHERE id = ?1",
         )?
         .query_row((key, lease.worker.key()), |row| {
@@ -125,7 +126,7 @@ fn finish_call(tx: &mut Tx<'_>, finish: &CallFinish, now: Timestamp) -> Outcome<
             failure,
         } => {
             tx.conn
-                .prepare_cached(
+                .cached(
                     "UPDATE stack_runs SET status = 'pending', owner = NULL, due_at = ?2, ready_at = MAX(?2, ?4), outcome = ?3 WHERE rowid = ?1",
                 )?
                 .execute((
@@ -221,7 +222,7 @@ pub(crate) fn free_frame(
 ) -> Outcome<()> {
     let ready = matches!(status, "pending" | "pending_resume");
     tx.conn
-        .prepare_cached(
+        .cached(
             "UPDATE stack_runs SET status = ?2, owner = NULL, epoch = epoch + 1, attempt = attempt + ?3, in_doubt = MAX(in_doubt, ?3), \
              ready_at = ?4 WHERE rowid = ?1",
         )?
@@ -240,7 +241,7 @@ pub(crate) fn free_call(
     now: Timestamp,
 ) -> Outcome<()> {
     tx.conn
-        .prepare_cached(
+        .cached(
             "UPDATE stack_runs SET status = 'pending', owner = NULL, epoch = epoch + 1, in_doubt = MAX(in_doubt, ?2), \
              ready_at = MAX(COALESCE(due_at, ?3), ?3) WHERE rowid = ?1",
         )?
@@ -259,7 +260,7 @@ pub(crate) fn fire_timers(
     let late = now.plus_millis(-grace_ms);
     let due: Vec<(i64, String)> = tx
         .conn
-        .prepare_cached(
+        .cached(
             "SELECT t.rowid, f.id FROM stack_runs t CROSS JOIN stack_runs f ON f.id = t.parent_id \
              WHERE t.kind = 'timer' AND t.status = 'pending' AND t.due_at <= ?1 AND (f.owner IS NULL OR t.due_at <= ?2) \
              ORDER BY t.due_at LIMIT ?3",

@@ -8,6 +8,7 @@ use rusqlite::{Connection, Params};
 use tasker_adaptor::{FrameJournal, Journal, StackRun, StackRunId, StorageError, TaskRunId};
 
 use crate::SqliteStorage;
+use crate::cached::Cached as _;
 use crate::columns::{HasKey, STACK_RUN, stack_run};
 use crate::fault::Outcome;
 
@@ -68,7 +69,7 @@ impl Journal for SqliteStorage {
 }
 
 fn rows(conn: &Connection, sql: &str, params: impl Params) -> Outcome<Vec<StackRun>> {
-    let mut statement = conn.prepare_cached(sql)?;
+    let mut statement = conn.cached(sql)?;
     let mut rows = statement.query(params)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {

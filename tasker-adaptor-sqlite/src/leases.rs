@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension};
 use tasker_adaptor::{NewWorker, Reaped, StorageError, Timestamp, WorkerId};
 
+use crate::cached::Cached as _;
 use crate::columns::HasKey;
 use crate::fault::Outcome;
 use crate::finish::{free_call, free_frame};
@@ -14,7 +15,7 @@ pub(crate) fn register(tx: &mut Tx<'_>, worker: &NewWorker) -> Outcome<()> {
     let expires_at = worker.now.plus_millis(worker.lease_ms).as_millis();
     let written = tx
         .conn
-        .prepare_cached(
+        .cached(
             "INSERT INTO workers (id, name, state, registered_at, expires_at) VALUES (?1, ?2, 'live', ?3, ?4) \
              ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at WHERE state = 'live'",
         )?
@@ -45,7 +46,7 @@ pub(crate) fn heartbeat(
 ) -> Outcome<bool> {
     let renewed = tx
         .conn
-        .prepare_cached("UPDATE workers SET expires_at = ?2 WHERE id = ?1 AND state = 'live'")?
+        .cached("UPDATE workers SET expires_at = ?2 WHERE id = ?1 AND state = 'live'")?
         .execute((worker.key(), now.plus_millis(lease_ms).as_millis()))?;
     Ok(renewed > 0)
 }
@@ -53,7 +54,7 @@ pub(crate) fn heartbeat(
 /// Declares a worker dead and frees what it owns.
 pub(crate) fn retire(tx: &mut Tx<'_>, worker: WorkerId, now: Timestamp) -> Outcome<()> {
     tx.conn
-        .prepare_cached("UPDATE workers SET state = 'dead' WHERE id = ?1")?
+        .cached("UPDATE workers SET state = 'dead' WHERE id = ?1")?
         .execute([worker.key()])?;
     let owner = worker.key();
     let rows = rows_of(tx.conn, owner.as_str(), usize::MAX)?;
@@ -70,7 +71,7 @@ pub(crate) fn reap(tx: &mut Tx<'_>, by: WorkerId, now: Timestamp, max: usize) ->
         return Ok(reaped);
     }
     {
-        let mut statement = tx.conn.prepare_cached(
+        let mut statement = tx.conn.cached(
             "UPDATE workers SET state = 'dead' WHERE state = 'live' AND expires_at < ?1 AND id <> ?2 RETURNING id",
         )?;
         let dead =
@@ -84,7 +85,7 @@ pub(crate) fn reap(tx: &mut Tx<'_>, by: WorkerId, now: Timestamp, max: usize) ->
     while let Some(owner) = next_owner(tx.conn, &after)? {
         let live = tx
             .conn
-            .prepare_cached("SELECT 1 FROM workers WHERE id = ?1 AND state = 'live'")?
+            .cached("SELECT 1 FROM workers WHERE id = ?1 AND state = 'live'")?
             .exists([&owner])?;
         if !live {
             let rows = rows_of(tx.conn, &owner, left.saturating_add(1))?;
@@ -119,14 +120,14 @@ struct Owned {
 /// The next owner of any row, in byte order: owners are few, so each is one seek.
 fn next_owner(conn: &Connection, after: &str) -> Outcome<Option<String>> {
     Ok(conn
-        .prepare_cached("SELECT owner FROM stack_runs WHERE owner > ?1 ORDER BY owner LIMIT 1")?
+        .cached("SELECT owner FROM stack_runs WHERE owner > ?1 ORDER BY owner LIMIT 1")?
         .query_row([after], |row| row.get(0))
         .optional()?)
 }
 
 fn rows_of(conn: &Connection, owner: &str, max: usize) -> Outcome<Vec<Owned>> {
     let rows = conn
-        .prepare_cached(
+        .cached(
             "SELECT rowid, id, task_run_id, parent_id IS NULL, kind = 'frame', turn FROM stack_runs WHERE owner = ?1 LIMIT ?2",
         )?
         .query_map((owner, i64::try_from(max).unwrap_or(i64::MAX)), |row| {

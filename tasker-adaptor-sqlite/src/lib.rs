@@ -14,6 +14,7 @@
 //! # Ok(()) }
 //! ```
 
+mod cached;
 mod cancel;
 mod claim;
 mod columns;
@@ -123,6 +124,20 @@ impl SqliteStorage {
             let path = transaction.path().unwrap_or("the database").to_owned();
             fault.into_storage(Path::new(&path))
         })
+    }
+
+    /// Limits the file to so many pages of 4 KiB from now on; a limit below its size lets it keep its size; `None` lifts the limit.
+    /// Beyond it writes give [`StorageError::Full`] and nothing is lost.
+    ///
+    /// # Errors
+    /// As any write.
+    pub async fn limit_pages(&self, pages: Option<u32>) -> Result<(), StorageError> {
+        self.write(1, move |tx| {
+            let pages = pages.map_or(i64::from(u32::MAX) - 1, |pages| i64::from(pages.max(1)));
+            tx.conn.pragma_update(None, "max_page_count", pages)?;
+            Ok(())
+        })
+        .await
     }
 
     /// All migrations as one script for the `sqlite3` shell, for an empty file whose host forbids the adaptor to make them

@@ -9,6 +9,7 @@ use tasker_adaptor::{
 };
 
 use crate::SqliteStorage;
+use crate::cached::Cached as _;
 use crate::columns::{Cells, HasKey};
 use crate::fault::Outcome;
 use crate::leases::{heartbeat, reap, register, retire};
@@ -74,7 +75,7 @@ impl Maintenance for SqliteStorage {
             }
             let folded = tx
                 .conn
-                .prepare_cached(
+                .cached(
                     "UPDATE task_runs SET record = ?2, folded_at = ?3 WHERE id = ?1 AND ended_at IS NOT NULL AND folded_at IS NULL",
                 )?
                 .execute((key, &record, now.as_millis()))?;
@@ -111,7 +112,7 @@ impl Maintenance for SqliteStorage {
 }
 
 fn foldable(conn: &Connection, ended_before: Timestamp, max: usize) -> Outcome<Vec<TaskRunId>> {
-    let mut statement = conn.prepare_cached(
+    let mut statement = conn.cached(
         "SELECT id FROM task_runs WHERE ended_at < ?1 AND folded_at IS NULL ORDER BY ended_at",
     )?;
     let mut rows = statement.query([ended_before.as_millis()])?;
@@ -138,8 +139,7 @@ pub(crate) const OPEN_LEAF: &str = "SELECT 1 FROM stack_runs f CROSS JOIN stack_
      WHERE f.task_run_id = ?1 AND f.kind = 'frame' AND c.status NOT IN ('completed','failed','cancelled') LIMIT 1";
 
 fn has_open_rows(conn: &Connection, run: &str) -> Outcome<bool> {
-    Ok(conn.prepare_cached(OPEN_FRAME)?.exists([run])?
-        || conn.prepare_cached(OPEN_LEAF)?.exists([run])?)
+    Ok(conn.cached(OPEN_FRAME)?.exists([run])? || conn.cached(OPEN_LEAF)?.exists([run])?)
 }
 
 /// Rows of folded runs, oldest fold first: what frames made, then the frames, then signals; then workers that are dead and own nothing.
@@ -148,7 +148,7 @@ fn delete_folded_rows(tx: &mut Tx<'_>, max: usize) -> Outcome<usize> {
     while left > 0 {
         let next = tx
             .conn
-            .prepare_cached(
+            .cached(
                 "SELECT id, folded_at FROM task_runs WHERE folded_at IS NOT NULL AND swept_at IS NULL ORDER BY folded_at LIMIT 1",
             )?
             .query_row([], |row| {
@@ -162,14 +162,14 @@ fn delete_folded_rows(tx: &mut Tx<'_>, max: usize) -> Outcome<usize> {
         left -= delete_rows_of(tx, &run, left)?;
         if left > 0 {
             tx.conn
-                .prepare_cached("UPDATE task_runs SET swept_at = ?2 WHERE id = ?1")?
+                .cached("UPDATE task_runs SET swept_at = ?2 WHERE id = ?1")?
                 .execute((run, folded_at))?;
         }
     }
     if left > 0 {
         left -= tx
             .conn
-            .prepare_cached(
+            .cached(
                 "DELETE FROM workers WHERE rowid IN (SELECT w.rowid FROM workers w WHERE w.state = 'dead' \
                  AND NOT EXISTS (SELECT 1 FROM stack_runs s WHERE s.owner = w.id) LIMIT ?1)",
             )?
@@ -187,7 +187,7 @@ fn delete_rows_of(tx: &Tx<'_>, run: &str, max: usize) -> Outcome<usize> {
     let mut left = max;
     for sql in [DELETE_LEAVES, DELETE_FRAMES, DELETE_SIGNALS] {
         if left > 0 {
-            left -= tx.conn.prepare_cached(sql)?.execute((run, left as i64))?;
+            left -= tx.conn.cached(sql)?.execute((run, left as i64))?;
         }
     }
     Ok(max - left)
@@ -200,7 +200,7 @@ fn delete_runs(tx: &mut Tx<'_>, retention: &Retention) -> Outcome<usize> {
     statuses.sort_unstable();
     statuses.dedup();
     for status in statuses {
-        let mut statement = tx.conn.prepare_cached(
+        let mut statement = tx.conn.cached(
             "SELECT ended_at, id FROM task_runs WHERE status = ?1 AND ended_at < ?2 AND folded_at IS NOT NULL ORDER BY ended_at LIMIT ?3",
         )?;
         let rows = statement.query_map(
@@ -220,10 +220,10 @@ fn delete_runs(tx: &mut Tx<'_>, retention: &Retention) -> Outcome<usize> {
     for (_, run) in &old {
         delete_rows_of(tx, run, usize::try_from(i64::MAX).unwrap_or(usize::MAX))?;
         tx.conn
-            .prepare_cached("DELETE FROM log_lines WHERE task_run_id = ?1")?
+            .cached("DELETE FROM log_lines WHERE task_run_id = ?1")?
             .execute([run])?;
         tx.conn
-            .prepare_cached("DELETE FROM task_runs WHERE id = ?1")?
+            .cached("DELETE FROM task_runs WHERE id = ?1")?
             .execute([run])?;
     }
     Ok(old.len())

@@ -12,6 +12,7 @@ use tasker_adaptor::{
 };
 
 use crate::SqliteStorage;
+use crate::cached::Cached as _;
 use crate::claim::{claim_calls, claim_frames, next_priority, reload_frame};
 use crate::columns::{Cells, HasKey};
 use crate::commit::{check_use, commit, weight};
@@ -116,7 +117,7 @@ impl SqliteStorage {
 }
 
 fn owned(conn: &Connection, worker: WorkerId, woken_only: bool) -> Outcome<Vec<OwnedRow>> {
-    let mut statement = conn.prepare_cached(
+    let mut statement = conn.cached(
         "SELECT id, task_run_id, kind, status, epoch FROM stack_runs \
          WHERE owner = ?1 AND (NOT ?2 OR (kind = 'frame' AND status = 'pending_resume'))",
     )?;
@@ -141,7 +142,7 @@ fn owned(conn: &Connection, worker: WorkerId, woken_only: bool) -> Outcome<Vec<O
 
 fn next_due(conn: &Connection, seen: i64) -> Outcome<Option<Timestamp>> {
     let mut earliest: Option<i64> = conn
-        .prepare_cached(
+        .cached(
             "SELECT t.due_at FROM stack_runs t CROSS JOIN stack_runs f ON f.id = t.parent_id \
              WHERE t.kind = 'timer' AND t.status = 'pending' AND f.owner IS NULL ORDER BY t.due_at LIMIT 1",
         )?
@@ -151,7 +152,7 @@ fn next_due(conn: &Connection, seen: i64) -> Outcome<Option<Timestamp>> {
         let mut below = None;
         while let Some(priority) = next_priority(conn, kind, below)? {
             let due: Option<i64> = conn
-                .prepare_cached(
+                .cached(
                     "SELECT ready_at FROM stack_runs WHERE kind = ?1 AND priority = ?2 AND ready_at > ?3 AND due_at IS NOT NULL \
                      ORDER BY ready_at LIMIT 1",
                 )?

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use tasker_adaptor::StorageError;
 use tokio::sync::oneshot;
 
+use crate::cached::Cached as _;
 use crate::connection::open_reader;
 use crate::fault::{BACKEND, Fault, Outcome, closed};
 use crate::options::Options;
@@ -145,11 +146,11 @@ fn snapshot<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> Outcome<T>,
 ) -> Outcome<T> {
-    connection.prepare_cached("BEGIN")?.execute([])?;
+    connection.cached("BEGIN")?.execute([])?;
     let result = work(connection);
     // Ends the snapshot; nothing was written.
     let ended = connection
-        .prepare_cached("ROLLBACK")
+        .cached("ROLLBACK")
         .and_then(|mut statement| statement.execute([]));
     let value = result?;
     ended?;

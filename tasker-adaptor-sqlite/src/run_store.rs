@@ -11,6 +11,7 @@ use tasker_adaptor::{
 };
 
 use crate::SqliteStorage;
+use crate::cached::Cached as _;
 use crate::cancel::{cancel, request_cancel, unblock};
 use crate::columns::{Cells, HasKey, TASK_RUN, labels_column, task_run};
 use crate::fault::{Fault, Outcome};
@@ -96,7 +97,7 @@ pub(crate) fn submit(conn: &Connection, new: &NewTaskRun, now: Timestamp) -> Out
         };
     }
     let root_is_used = conn
-        .prepare_cached("SELECT 1 FROM stack_runs WHERE id = ?1")?
+        .cached("SELECT 1 FROM stack_runs WHERE id = ?1")?
         .exists([new.root.key()])?;
     if root_is_used {
         return Err(StorageError::Misuse {
@@ -105,7 +106,7 @@ pub(crate) fn submit(conn: &Connection, new: &NewTaskRun, now: Timestamp) -> Out
         .into());
     }
     let run_at = new.run_at.as_millis();
-    conn.prepare_cached(
+    conn.cached(
         "INSERT INTO task_runs (id, task, version, status, input, idempotency_key, request_hash, priority, run_at, deadline, \
          labels, correlation_id, traceparent, created_at) \
          VALUES (?1, ?2, ?3, 'queued', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
@@ -125,7 +126,7 @@ pub(crate) fn submit(conn: &Connection, new: &NewTaskRun, now: Timestamp) -> Out
         &new.traceparent,
         now.as_millis(),
     ))?;
-    conn.prepare_cached(
+    conn.cached(
         "INSERT INTO stack_runs (id, task_run_id, kind, seq, depth, priority, status, epoch, turn, made_count, delivered_count, \
          dropped_count, attempt, in_doubt, due_at, ready_at, service, path, created_at) \
          VALUES (?1, ?2, 'frame', 0, 0, ?3, 'pending', 0, 0, 0, 0, 0, 0, 0, ?4, ?5, 'task', ?6, ?7)",
@@ -148,7 +149,7 @@ pub(crate) fn submit(conn: &Connection, new: &NewTaskRun, now: Timestamp) -> Out
 /// The run that has this id, else the one that has this key, with the hash of its request.
 fn known(conn: &Connection, new: &NewTaskRun) -> Outcome<Option<(TaskRunId, String)>> {
     let by_id: Option<String> = conn
-        .prepare_cached("SELECT request_hash FROM task_runs WHERE id = ?1")?
+        .cached("SELECT request_hash FROM task_runs WHERE id = ?1")?
         .query_row([new.id.key()], |row| row.get(0))
         .optional()?;
     if let Some(hash) = by_id {
@@ -158,7 +159,7 @@ fn known(conn: &Connection, new: &NewTaskRun) -> Outcome<Option<(TaskRunId, Stri
         return Ok(None);
     };
     let mut statement =
-        conn.prepare_cached("SELECT id, request_hash FROM task_runs WHERE idempotency_key = ?1")?;
+        conn.cached("SELECT id, request_hash FROM task_runs WHERE idempotency_key = ?1")?;
     let mut rows = statement.query([key])?;
     let Some(row) = rows.next()? else {
         return Ok(None);
@@ -172,7 +173,7 @@ fn known(conn: &Connection, new: &NewTaskRun) -> Outcome<Option<(TaskRunId, Stri
 }
 
 fn one(conn: &Connection, id: TaskRunId) -> Outcome<Option<TaskRun>> {
-    let mut statement = conn.prepare_cached(&ONE)?;
+    let mut statement = conn.cached(&ONE)?;
     let mut rows = statement.query([id.key()])?;
     match rows.next()? {
         None => Ok(None),
@@ -230,7 +231,7 @@ fn walk(
         values.push(Value::Text(value.clone()));
     }
     values.push(Value::Integer((max + 1) as i64));
-    let mut statement = conn.prepare_cached(&sql)?;
+    let mut statement = conn.cached(&sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
     while let Some(row) = rows.next()? {
         runs.push(task_run(row)?);
@@ -264,7 +265,7 @@ pub(crate) fn list_sql(filter: &RunFilter, status: Option<RunStatus>) -> String 
 }
 
 fn overdue(conn: &Connection, now: Timestamp, max: usize) -> Outcome<Vec<TaskRunId>> {
-    let mut statement = conn.prepare_cached(
+    let mut statement = conn.cached(
         "SELECT id FROM task_runs WHERE cancel_by <= ?1 AND ended_at IS NULL ORDER BY cancel_by LIMIT ?2",
     )?;
     let mut rows = statement.query((now.as_millis(), max as i64))?;

@@ -11,6 +11,7 @@ use tasker_adaptor::{
 };
 
 use crate::SqliteStorage;
+use crate::cached::Cached as _;
 use crate::columns::{Cells, HasKey, Key};
 use crate::commit::write_logs;
 use crate::fault::Outcome;
@@ -55,7 +56,7 @@ impl TaskStore for SqliteStorage {
     async fn tasks(&self, after: Option<&TaskName>, max: usize) -> Result<TaskPage, StorageError> {
         let after = after.map_or_else(String::new, |name| name.as_str().to_owned());
         self.read(move |conn| {
-            let mut statement = conn.prepare_cached(&TASKS)?;
+            let mut statement = conn.cached(&TASKS)?;
             let mut rows = statement.query((after, (max + 1) as i64))?;
             let mut tasks = Vec::new();
             while let Some(row) = rows.next()? {
@@ -74,7 +75,7 @@ impl TaskStore for SqliteStorage {
 
 fn publish(conn: &Connection, task: &NewTask, now: Timestamp) -> Outcome<Published> {
     let newest: Option<i64> = conn
-        .prepare_cached("SELECT MAX(published_at) FROM task_functions WHERE name = ?1")?
+        .cached("SELECT MAX(published_at) FROM task_functions WHERE name = ?1")?
         .query_row([task.name.as_str()], |row| row.get(0))?;
     let published_at = newest.map_or(now.as_millis(), |newest| {
         now.as_millis().max(newest.saturating_add(1))
@@ -92,13 +93,13 @@ fn publish(conn: &Connection, task: &NewTask, now: Timestamp) -> Outcome<Publish
         if Some(known.published_at.as_millis()) == newest {
             return Ok(Published::Unchanged);
         }
-        conn.prepare_cached(
+        conn.cached(
             "UPDATE task_functions SET published_at = ?3 WHERE name = ?1 AND version = ?2",
         )?
         .execute((task.name.as_str(), task.version.as_str(), published_at))?;
         return Ok(Published::Restored);
     }
-    conn.prepare_cached(
+    conn.cached(
         "INSERT INTO task_functions (name, version, source, modules, schema, options, created_at, published_at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?
@@ -123,11 +124,11 @@ fn find(
     let (mut statement, mut rows);
     match version {
         None => {
-            statement = conn.prepare_cached(&CURRENT)?;
+            statement = conn.cached(&CURRENT)?;
             rows = statement.query([name.as_str()])?;
         }
         Some(version) => {
-            statement = conn.prepare_cached(&VERSION)?;
+            statement = conn.cached(&VERSION)?;
             rows = statement.query([name.as_str(), version.as_str()])?;
         }
     }
@@ -163,7 +164,7 @@ fn send_signal(tx: &mut Tx<'_>, signal: &NewSignal, now: Timestamp) -> Outcome<b
     let run = signal.run.key();
     let status: Option<String> = tx
         .conn
-        .prepare_cached("SELECT status FROM task_runs WHERE id = ?1")?
+        .cached("SELECT status FROM task_runs WHERE id = ?1")?
         .query_row([run], |row| row.get(0))
         .optional()?;
     let Some(status) = status else {
@@ -172,7 +173,7 @@ fn send_signal(tx: &mut Tx<'_>, signal: &NewSignal, now: Timestamp) -> Outcome<b
     let id = Key::of(signal.id);
     let known = tx
         .conn
-        .prepare_cached("SELECT 1 FROM signals WHERE id = ?1")?
+        .cached("SELECT 1 FROM signals WHERE id = ?1")?
         .exists([id])?;
     if known {
         return Ok(true);
@@ -182,7 +183,7 @@ fn send_signal(tx: &mut Tx<'_>, signal: &NewSignal, now: Timestamp) -> Outcome<b
     }
     let wait: Option<(i64, String, Option<String>)> = tx
         .conn
-        .prepare_cached(
+        .cached(
             "SELECT rowid, id, parent_id FROM stack_runs WHERE task_run_id = ?1 AND path = ?2 AND kind = 'signal' AND status = 'pending' \
              ORDER BY rowid LIMIT 1",
         )?
@@ -191,7 +192,7 @@ fn send_signal(tx: &mut Tx<'_>, signal: &NewSignal, now: Timestamp) -> Outcome<b
         })
         .optional()?;
     tx.conn
-        .prepare_cached(
+        .cached(
             "INSERT INTO signals (id, task_run_id, name, payload, sent_at, consumed_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
         .execute((
@@ -230,7 +231,7 @@ impl Logs for SqliteStorage {
         self.write(lines.len(), move |tx| {
             let known = tx
                 .conn
-                .prepare_cached("SELECT 1 FROM task_runs WHERE id = ?1")?
+                .cached("SELECT 1 FROM task_runs WHERE id = ?1")?
                 .exists([run.key()])?;
             if !known {
                 return Err(no_run(run).into());
@@ -248,7 +249,7 @@ impl Logs for SqliteStorage {
     ) -> Result<LogPage, StorageError> {
         self.read(move |conn| {
             let from = i64::try_from(after.0).unwrap_or(i64::MAX);
-            let mut statement = conn.prepare_cached(LOGS)?;
+            let mut statement = conn.cached(LOGS)?;
             let mut rows = statement.query((run.key(), from, max as i64))?;
             let mut lines = Vec::new();
             while let Some(row) = rows.next()? {
@@ -299,7 +300,7 @@ impl KeyStore for SqliteStorage {
         let (namespace, key) = (namespace.to_owned(), key.to_owned());
         self.write(1, move |tx| {
             tx.conn
-                .prepare_cached(
+                .cached(
                     "INSERT INTO keystore (namespace, key, bytes, key_id, updated_at) VALUES (?1, ?2, ?3, ?4, ?5) \
                      ON CONFLICT (namespace, key) DO UPDATE SET bytes = excluded.bytes, key_id = excluded.key_id, updated_at = excluded.updated_at",
                 )?
@@ -326,7 +327,7 @@ impl KeyStore for SqliteStorage {
         self.write(1, move |tx| {
             let replaced = tx
                 .conn
-                .prepare_cached(
+                .cached(
                     "UPDATE keystore SET bytes = ?4, key_id = ?5, updated_at = ?6 WHERE namespace = ?1 AND key = ?2 AND bytes = ?3",
                 )?
                 .execute((
@@ -350,7 +351,7 @@ impl KeyStore for SqliteStorage {
         let (namespace, key) = (namespace.to_owned(), key.to_owned());
         self.read(move |conn| {
             Ok(conn
-                .prepare_cached(
+                .cached(
                     "SELECT bytes, key_id, updated_at FROM keystore WHERE namespace = ?1 AND key = ?2",
                 )?
                 .query_row((namespace, key), |row| {
@@ -370,7 +371,7 @@ impl KeyStore for SqliteStorage {
         self.write(1, move |tx| {
             let deleted = tx
                 .conn
-                .prepare_cached("DELETE FROM keystore WHERE namespace = ?1 AND key = ?2")?
+                .cached("DELETE FROM keystore WHERE namespace = ?1 AND key = ?2")?
                 .execute((&namespace, &key))?;
             Ok(deleted > 0)
         })
@@ -381,7 +382,7 @@ impl KeyStore for SqliteStorage {
         let namespace = namespace.to_owned();
         self.read(move |conn| {
             let keys = conn
-                .prepare_cached("SELECT key FROM keystore WHERE namespace = ?1 ORDER BY key")?
+                .cached("SELECT key FROM keystore WHERE namespace = ?1 ORDER BY key")?
                 .query_map([namespace], |row| row.get(0))?
                 .collect::<Result<_, _>>()?;
             Ok(keys)
@@ -392,7 +393,7 @@ impl KeyStore for SqliteStorage {
     async fn sealed_namespaces(&self) -> Result<Vec<String>, StorageError> {
         self.read(move |conn| {
             let namespaces = conn
-                .prepare_cached("SELECT DISTINCT namespace FROM keystore ORDER BY namespace")?
+                .cached("SELECT DISTINCT namespace FROM keystore ORDER BY namespace")?
                 .query_map([], |row| row.get(0))?
                 .collect::<Result<_, _>>()?;
             Ok(namespaces)

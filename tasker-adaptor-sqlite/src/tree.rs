@@ -5,6 +5,7 @@
 use rusqlite::OptionalExtension;
 use tasker_adaptor::{BlockedReason, Failure, Hint, Outcome as Ending, TaskRunId, Timestamp};
 
+use crate::cached::Cached as _;
 use crate::columns::{HasKey, Key, blocked_column, ending_columns};
 use crate::fault::{Outcome, Refusable};
 use crate::writer::Tx;
@@ -28,7 +29,7 @@ pub(crate) fn each<I, T>(
 pub(crate) fn is_live(tx: &Tx<'_>, worker: tasker_adaptor::WorkerId) -> Outcome<bool> {
     let live = tx
         .conn
-        .prepare_cached("SELECT 1 FROM workers WHERE id = ?1 AND state = 'live'")?
+        .cached("SELECT 1 FROM workers WHERE id = ?1 AND state = 'live'")?
         .exists([worker.key()])?;
     Ok(live)
 }
@@ -37,7 +38,7 @@ pub(crate) fn is_live(tx: &Tx<'_>, worker: tasker_adaptor::WorkerId) -> Outcome<
 pub(crate) fn wake(tx: &mut Tx<'_>, frame: &str, now: Timestamp) -> Outcome<bool> {
     let woken = tx
         .conn
-        .prepare_cached(
+        .cached(
             "UPDATE stack_runs SET status = 'pending_resume', ready_at = CASE WHEN owner IS NULL THEN ?2 END \
              WHERE id = ?1 AND status = 'suspended_waiting_child'",
         )?
@@ -63,7 +64,7 @@ pub(crate) fn status_from_children(tx: &Tx<'_>, frame: &str, turn: i64) -> Outco
 pub(crate) fn has_unread(tx: &Tx<'_>, frame: &str) -> Outcome<bool> {
     Ok(tx
         .conn
-        .prepare_cached(
+        .cached(
             "SELECT 1 FROM stack_runs WHERE parent_id = ?1 AND delivered_order IS NULL \
              AND status IN ('completed','failed') LIMIT 1",
         )?
@@ -80,7 +81,7 @@ pub(crate) fn settle_row(
 ) -> Outcome<()> {
     let (status, outcome) = ending_columns(ending);
     tx.conn
-        .prepare_cached(
+        .cached(
             "UPDATE stack_runs SET status = ?2, outcome = ?3, owner = NULL, ready_at = NULL, blocked_reason = NULL, \
              epoch = epoch + ?4, settled_at = ?5 WHERE rowid = ?1",
         )?
@@ -127,7 +128,7 @@ pub(crate) fn frame_ended(
             FrameEnd::Cancelled => ("cancelled", None),
         };
         tx.conn
-            .prepare_cached(
+            .cached(
                 "UPDATE task_runs SET status = ?2, outcome = ?3, ended_at = ?4, blocked_reason = NULL WHERE id = ?1",
             )?
             .execute((frame.run, status, outcome, now.as_millis()))?;
@@ -147,7 +148,7 @@ pub(crate) fn leave_children(
     now: Timestamp,
 ) -> Outcome<()> {
     tx.conn
-        .prepare_cached(
+        .cached(
             "UPDATE stack_runs SET status = 'cancelled', owner = NULL, ready_at = NULL, epoch = epoch + 1, settled_at = ?2 \
              WHERE parent_id = ?1 AND kind IN ('timer','signal') AND status = 'pending'",
         )?
@@ -192,7 +193,7 @@ pub(crate) struct BlockedRow {
 pub(crate) fn blocked_rows(tx: &Tx<'_>, run: &str) -> Outcome<Vec<BlockedRow>> {
     let rows = tx
         .conn
-        .prepare_cached(
+        .cached(
             "SELECT rowid, id, parent_id, kind = 'frame', turn, blocked_reason FROM stack_runs \
              WHERE task_run_id = ?1 AND status = 'blocked' ORDER BY id",
         )?
@@ -216,7 +217,7 @@ pub(crate) fn is_detached(tx: &Tx<'_>, parent: Option<&str>) -> Outcome<bool> {
     while let Some(frame) = above {
         let row: Option<(bool, Option<String>)> = tx
             .conn
-            .prepare_cached(
+            .cached(
                 "SELECT status IN ('completed','failed','cancelled'), parent_id FROM stack_runs WHERE id = ?1",
             )?
             .query_row([frame], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -293,13 +294,13 @@ pub(crate) fn block(
     }
     let reason = blocked_column(reason);
     tx.conn
-        .prepare_cached(
+        .cached(
             "UPDATE stack_runs SET status = 'blocked', owner = NULL, ready_at = NULL, blocked_reason = ?2 WHERE rowid = ?1",
         )?
         .execute((row.rowid, &reason))?;
     let first = tx
         .conn
-        .prepare_cached(
+        .cached(
             "UPDATE task_runs SET status = 'blocked', blocked_reason = ?2 WHERE id = ?1 AND ended_at IS NULL AND status <> 'blocked'",
         )?
         .execute((run, &reason))?;
@@ -315,13 +316,13 @@ pub(crate) fn refresh_run(tx: &Tx<'_>, run: &str) -> Outcome<()> {
     if let Some(first) = rows.first() {
         let shown: Option<Option<String>> = tx
             .conn
-            .prepare_cached("SELECT blocked_reason FROM task_runs WHERE id = ?1")?
+            .cached("SELECT blocked_reason FROM task_runs WHERE id = ?1")?
             .query_row([run], |row| row.get(0))
             .optional()?;
         let shown = shown.flatten();
         if !rows.iter().any(|row| row.reason == shown) {
             tx.conn
-                .prepare_cached(
+                .cached(
                     "UPDATE task_runs SET status = 'blocked', blocked_reason = ?2 WHERE id = ?1 AND ended_at IS NULL",
                 )?
                 .execute((run, &first.reason))?;
@@ -329,7 +330,7 @@ pub(crate) fn refresh_run(tx: &Tx<'_>, run: &str) -> Outcome<()> {
         return Ok(());
     }
     tx.conn
-        .prepare_cached(
+        .cached(
             "UPDATE task_runs SET blocked_reason = NULL, status = ( \
                SELECT CASE WHEN f.owner IS NOT NULL THEN 'processing' WHEN f.turn = 0 THEN 'queued' ELSE 'suspended' END \
                FROM stack_runs f WHERE f.task_run_id = ?1 AND f.kind = 'frame' AND f.parent_id IS NULL) \
@@ -347,7 +348,7 @@ pub(crate) fn follow_root(tx: &Tx<'_>, run: &str, hot: bool, turn: i64) -> Outco
         (false, _) => "suspended",
     };
     tx.conn
-        .prepare_cached(
+        .cached(
             "UPDATE task_runs SET status = ?2 WHERE id = ?1 AND status IN ('queued','processing','suspended') AND status <> ?2",
         )?
         .execute((run, status))?;
@@ -358,7 +359,7 @@ pub(crate) fn follow_root(tx: &Tx<'_>, run: &str, hot: bool, turn: i64) -> Outco
 pub(crate) fn cancel_run(tx: &mut Tx<'_>, run: TaskRunId, now: Timestamp) -> Outcome<()> {
     let key = run.key();
     tx.conn
-        .prepare_cached(
+        .cached(
             "UPDATE task_runs SET status = 'cancelled', ended_at = ?2, blocked_reason = NULL WHERE id = ?1",
         )?
         .execute((key, now.as_millis()))?;
@@ -371,7 +372,7 @@ pub(crate) fn cancel_run(tx: &mut Tx<'_>, run: TaskRunId, now: Timestamp) -> Out
 /// Cancels every open row of a run: calls by their frames, then the frames.
 pub(crate) fn cancel_open_rows(tx: &Tx<'_>, run: Key, now: Timestamp) -> Outcome<()> {
     tx.conn
-        .prepare_cached(
+        .cached(
             "UPDATE stack_runs SET status = 'cancelled', owner = NULL, ready_at = NULL, epoch = epoch + 1, \
              blocked_reason = NULL, settled_at = ?2 \
              WHERE parent_id IN (SELECT id FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame') AND kind <> 'frame' \
@@ -379,7 +380,7 @@ pub(crate) fn cancel_open_rows(tx: &Tx<'_>, run: Key, now: Timestamp) -> Outcome
         )?
         .execute((run, now.as_millis()))?;
     tx.conn
-        .prepare_cached(
+        .cached(
             "UPDATE stack_runs SET status = 'cancelled', owner = NULL, ready_at = NULL, epoch = epoch + 1, \
              blocked_reason = NULL, settled_at = ?2 \
              WHERE task_run_id = ?1 AND kind = 'frame' \

@@ -16,6 +16,7 @@ use rusqlite::{Connection, ErrorCode};
 use tasker_adaptor::{Hint, StorageError};
 use tokio::sync::{broadcast, oneshot};
 
+use crate::cached::Cached as _;
 use crate::connection::open_writer;
 use crate::fault::{BACKEND, Fault, Outcome, closed};
 use crate::options::Options;
@@ -390,7 +391,7 @@ impl Worker {
             return;
         };
         let version = connection
-            .prepare_cached("PRAGMA data_version")
+            .cached("PRAGMA data_version")
             .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)));
         // Busy or damaged: the next write reports it, and the next look comes soon.
         let Ok(version) = version else { return };
@@ -412,7 +413,7 @@ enum Attempt {
 }
 
 fn execute(connection: &Connection, sql: &str) -> Result<(), rusqlite::Error> {
-    connection.prepare_cached(sql)?.execute([]).map(|_| ())
+    connection.cached(sql)?.execute([]).map(|_| ())
 }
 
 /// SQLite may have rolled back by itself (a full disk does that), then there is nothing to do.
