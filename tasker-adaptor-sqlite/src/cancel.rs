@@ -40,7 +40,7 @@ pub(crate) fn request_cancel(
     let begun = tx
         .conn
         .cached(
-            "SELECT 1 FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' AND parent_id IS NULL AND turn > 0",
+            "SELECT 1 FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' AND parent_no IS NULL AND turn > 0",
         )?
         .exists([run.key()])?;
     if !begun || status == RunStatus::Blocked {
@@ -81,7 +81,7 @@ pub(crate) fn unblock(tx: &mut Tx<'_>, request: &Unblock) -> Outcome<u32> {
             }
             UnblockDecision::Retry => {
                 let status = if row.is_frame {
-                    status_from_children(tx, &row.id, row.turn)?
+                    status_from_children(tx, row.no, row.turn)?
                 } else {
                     "pending"
                 };
@@ -90,10 +90,10 @@ pub(crate) fn unblock(tx: &mut Tx<'_>, request: &Unblock) -> Outcome<u32> {
                     .cached(
                         "UPDATE stack_runs SET status = ?2, blocked_reason = NULL, \
                          attempt = CASE kind WHEN 'frame' THEN 0 ELSE attempt END, \
-                         in_doubt = CASE kind WHEN 'frame' THEN in_doubt ELSE 0 END, ready_at = ?3 WHERE rowid = ?1",
+                         in_doubt = CASE kind WHEN 'frame' THEN in_doubt ELSE 0 END, ready_at = ?3 WHERE no = ?1",
                     )?
                     .execute((
-                        row.rowid,
+                        row.no,
                         status,
                         ready.then_some(request.now.as_millis()),
                     ))?;
@@ -123,9 +123,8 @@ fn known_status(tx: &Tx<'_>, run: TaskRunId) -> Outcome<RunStatus> {
 }
 
 struct FrameRow {
-    rowid: i64,
-    id: String,
-    parent: Option<String>,
+    no: i64,
+    parent: Option<i64>,
     open: bool,
     turn: i64,
 }
@@ -135,43 +134,41 @@ fn fail_open_rows(tx: &mut Tx<'_>, run: TaskRunId, now: Timestamp) -> Outcome<()
     let frames: Vec<FrameRow> = tx
         .conn
         .cached(
-            "SELECT rowid, id, parent_id, status NOT IN ('completed','failed','cancelled'), turn \
+            "SELECT no, parent_no, status NOT IN ('completed','failed','cancelled'), turn \
              FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' ORDER BY depth",
         )?
         .query_map([run.key()], |row| {
             Ok(FrameRow {
-                rowid: row.get(0)?,
-                id: row.get(1)?,
-                parent: row.get(2)?,
-                open: row.get(3)?,
-                turn: row.get(4)?,
+                no: row.get(0)?,
+                parent: row.get(1)?,
+                open: row.get(2)?,
+                turn: row.get(3)?,
             })
         })?
         .collect::<Result<_, _>>()?;
     let failure = Ending::Failed(Failure::cancelled());
     // Parents come first: whether somebody waits for a frame is known before its children are looked at.
-    let mut awaited: HashMap<&str, bool> = HashMap::new();
+    let mut awaited: HashMap<i64, bool> = HashMap::new();
     for frame in &frames {
         let has_waiter = frame
             .parent
-            .as_deref()
-            .is_none_or(|parent| awaited.get(parent).copied().unwrap_or(false));
-        awaited.insert(&frame.id, has_waiter && frame.open);
+            .is_none_or(|parent| awaited.get(&parent).copied().unwrap_or(false));
+        awaited.insert(frame.no, has_waiter && frame.open);
         if frame.open && !has_waiter {
-            cancel_row(tx, frame.rowid, now)?;
+            cancel_row(tx, frame.no, now)?;
         } else if frame.open
             && frame.turn == 0
-            && let Some(parent) = &frame.parent
+            && let Some(parent) = frame.parent
         {
-            settle_row(tx, frame.rowid, &failure, true, now)?;
+            settle_row(tx, frame.no, &failure, true, now)?;
             wake(tx, parent, now)?;
         }
         let children: Vec<i64> = tx
             .conn
             .cached(
-                "SELECT rowid FROM stack_runs WHERE parent_id = ?1 AND kind <> 'frame' AND status IN ('pending','processing','blocked')",
+                "SELECT no FROM stack_runs WHERE parent_no = ?1 AND kind <> 'frame' AND status IN ('pending','processing','blocked')",
             )?
-            .query_map([&frame.id], |row| row.get(0))?
+            .query_map([frame.no], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
         if children.is_empty() {
             continue;
@@ -185,18 +182,18 @@ fn fail_open_rows(tx: &mut Tx<'_>, run: TaskRunId, now: Timestamp) -> Outcome<()
             }
         }
         if settles {
-            wake(tx, &frame.id, now)?;
+            wake(tx, frame.no, now)?;
         }
     }
     Ok(())
 }
 
-fn cancel_row(tx: &Tx<'_>, rowid: i64, now: Timestamp) -> Outcome<()> {
+fn cancel_row(tx: &Tx<'_>, no: i64, now: Timestamp) -> Outcome<()> {
     tx.conn
         .cached(
             "UPDATE stack_runs SET status = 'cancelled', owner = NULL, ready_at = NULL, epoch = epoch + 1, \
-             blocked_reason = NULL, settled_at = ?2 WHERE rowid = ?1",
+             blocked_reason = NULL, settled_at = ?2 WHERE no = ?1",
         )?
-        .execute((rowid, now.as_millis()))?;
+        .execute((no, now.as_millis()))?;
     Ok(())
 }

@@ -17,7 +17,7 @@ use crate::writer::Tx;
 static WITH_RUN: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT {STACK_RUN}, r.task, r.version, r.priority, r.correlation_id, r.traceparent, r.deadline, r.labels, r.cancel_by, r.status, r.input \
-         FROM stack_runs s JOIN task_runs r ON r.id = s.task_run_id WHERE s.rowid = ?1"
+         FROM stack_runs s JOIN task_runs r ON r.id = s.task_run_id WHERE s.no = ?1"
     )
 });
 
@@ -26,11 +26,11 @@ pub(crate) fn claim_frames(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Vec<Claime
     if !is_live(tx, claim.worker)? {
         return Ok(Vec::new());
     }
-    let rowids = ready(tx.conn, "frame", claim)?;
-    let mut frames = Vec::with_capacity(rowids.len());
-    for rowid in rowids {
-        if let Some((row, run)) = read_or_block(tx, rowid, claim.now)? {
-            frames.push(take_frame(tx, rowid, row, run, claim.worker, claim.now)?);
+    let nos = ready(tx.conn, "frame", claim)?;
+    let mut frames = Vec::with_capacity(nos.len());
+    for no in nos {
+        if let Some((row, run)) = read_or_block(tx, no, claim.now)? {
+            frames.push(take_frame(tx, no, row, run, claim.worker, claim.now)?);
         }
     }
     Ok(frames)
@@ -41,18 +41,18 @@ pub(crate) fn claim_calls(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Vec<Claimed
     if !is_live(tx, claim.worker)? {
         return Ok(Vec::new());
     }
-    let rowids = ready(tx.conn, "call", claim)?;
-    let mut calls = Vec::with_capacity(rowids.len());
-    for rowid in rowids {
-        let Some((mut row, run)) = read_or_block(tx, rowid, claim.now)? else {
+    let nos = ready(tx.conn, "call", claim)?;
+    let mut calls = Vec::with_capacity(nos.len());
+    for no in nos {
+        let Some((mut row, run)) = read_or_block(tx, no, claim.now)? else {
             continue;
         };
         tx.conn
             .cached(
                 "UPDATE stack_runs SET status = 'processing', owner = ?2, epoch = epoch + 1, attempt = attempt + 1, \
-                 ready_at = NULL, started_at = ?3 WHERE rowid = ?1",
+                 ready_at = NULL, started_at = ?3 WHERE no = ?1",
             )?
-            .execute((rowid, claim.worker.key(), claim.now.as_millis()))?;
+            .execute((no, claim.worker.key(), claim.now.as_millis()))?;
         row.status = StackStatus::Processing;
         row.owner = Some(claim.worker);
         row.epoch = row.epoch.next();
@@ -79,28 +79,28 @@ pub(crate) fn reload_frame(
     let found: Option<(i64, i64, bool, String)> = tx
         .conn
         .cached(
-            "SELECT rowid, turn, parent_id IS NULL, task_run_id FROM stack_runs WHERE id = ?1 AND owner = ?2 AND kind = 'frame'",
+            "SELECT no, turn, parent_no IS NULL, task_run_id FROM stack_runs WHERE id = ?1 AND owner = ?2 AND kind = 'frame'",
         )?
         .query_row((frame.key(), worker.key()), |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         })
         .optional()?;
-    let Some((rowid, turn, is_root, run)) = found else {
+    let Some((no, turn, is_root, run)) = found else {
         return Ok(None);
     };
-    if turn > 0 && !has_unread(tx, frame.key().as_str())? {
+    if turn > 0 && !has_unread(tx, no)? {
         tx.conn
             .cached(
-                "UPDATE stack_runs SET status = 'suspended_waiting_child', owner = NULL, epoch = epoch + 1 WHERE rowid = ?1",
+                "UPDATE stack_runs SET status = 'suspended_waiting_child', owner = NULL, epoch = epoch + 1 WHERE no = ?1",
             )?
-            .execute([rowid])?;
+            .execute([no])?;
         if is_root {
             follow_root(tx, &run, false, turn)?;
         }
         return Ok(None);
     }
-    match read_or_block(tx, rowid, now)? {
-        Some((row, run)) => take_frame(tx, rowid, row, run, worker, now).map(Some),
+    match read_or_block(tx, no, now)? {
+        Some((row, run)) => take_frame(tx, no, row, run, worker, now).map(Some),
         None => Ok(None),
     }
 }
@@ -118,7 +118,7 @@ fn ready(conn: &Connection, kind: &'static str, claim: &Claim) -> Outcome<Vec<i6
     }
     if let Some(only) = claim.only {
         let row = conn
-            .cached("SELECT rowid FROM stack_runs WHERE id = ?1 AND kind = ?2 AND ready_at <= ?3")?
+            .cached("SELECT no FROM stack_runs WHERE id = ?1 AND kind = ?2 AND ready_at <= ?3")?
             .query_row((only.key(), kind, claim.now.as_millis()), |row| row.get(0))
             .optional()?;
         return Ok(row.into_iter().collect());
@@ -128,7 +128,7 @@ fn ready(conn: &Connection, kind: &'static str, claim: &Claim) -> Outcome<Vec<i6
     while let Some(priority) = next_priority(conn, kind, below)? {
         let left = (claim.max - rows.len()) as i64;
         let mut statement = conn.cached(
-            "SELECT rowid FROM stack_runs WHERE kind = ?1 AND priority = ?2 AND ready_at <= ?3 ORDER BY ready_at LIMIT ?4",
+            "SELECT no FROM stack_runs WHERE kind = ?1 AND priority = ?2 AND ready_at <= ?3 ORDER BY ready_at LIMIT ?4",
         )?;
         let found = statement.query_map((kind, priority, claim.now.as_millis(), left), |row| {
             row.get::<_, i64>(0)
@@ -159,14 +159,10 @@ pub(crate) fn next_priority(
 }
 
 /// Reads a row with its run. One that cannot be read is blocked, with its run, and left out: others are not affected.
-fn read_or_block(
-    tx: &mut Tx<'_>,
-    rowid: i64,
-    now: Timestamp,
-) -> Outcome<Option<(StackRun, RunOf)>> {
+fn read_or_block(tx: &mut Tx<'_>, no: i64, now: Timestamp) -> Outcome<Option<(StackRun, RunOf)>> {
     let read = {
         let mut statement = tx.conn.cached(&WITH_RUN)?;
-        let mut rows = statement.query([rowid])?;
+        let mut rows = statement.query([no])?;
         match rows.next()? {
             Some(row) => read(row),
             None => return Ok(None),
@@ -179,12 +175,12 @@ fn read_or_block(
             let (row, run) = tx
                 .conn
                 .cached(
-                    "SELECT id, parent_id, kind = 'frame', turn, task_run_id FROM stack_runs WHERE rowid = ?1",
+                    "SELECT id, parent_no, kind = 'frame', turn, task_run_id FROM stack_runs WHERE no = ?1",
                 )?
-                .query_row([rowid], |row| {
+                .query_row([no], |row| {
                     Ok((
                         BlockedRow {
-                            rowid,
+                            no,
                             id: row.get(0)?,
                             parent: row.get(1)?,
                             is_frame: row.get(2)?,
@@ -234,7 +230,7 @@ fn read(row: &Row<'_>) -> Outcome<(StackRun, RunOf)> {
 /// A VM will be built from the row: this worker's, at an epoch of its own.
 fn take_frame(
     tx: &mut Tx<'_>,
-    rowid: i64,
+    no: i64,
     mut row: StackRun,
     run: RunOf,
     worker: WorkerId,
@@ -242,9 +238,9 @@ fn take_frame(
 ) -> Outcome<ClaimedFrame> {
     tx.conn
         .cached(
-            "UPDATE stack_runs SET status = 'processing', owner = ?2, epoch = epoch + 1, ready_at = NULL WHERE rowid = ?1",
+            "UPDATE stack_runs SET status = 'processing', owner = ?2, epoch = epoch + 1, ready_at = NULL WHERE no = ?1",
         )?
-        .execute((rowid, worker.key()))?;
+        .execute((no, worker.key()))?;
     row.status = StackStatus::Processing;
     row.owner = Some(worker);
     row.epoch = row.epoch.next();

@@ -26,12 +26,6 @@ impl Key {
         Self(text)
     }
 
-    /// The id in a column; `None` when it is NULL or no id.
-    pub(crate) fn of_column(value: ValueRef<'_>) -> Option<Self> {
-        let text = value.as_str().ok()?;
-        text.as_bytes().try_into().ok().map(Self)
-    }
-
     /// Whether the column holds this id.
     pub(crate) fn is(&self, value: ValueRef<'_>) -> bool {
         matches!(value, ValueRef::Text(text) if text == self.0)

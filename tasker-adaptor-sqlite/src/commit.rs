@@ -78,10 +78,9 @@ pub(crate) fn commit(tx: &mut Tx<'_>, turns: &[TurnCommit]) -> Outcome<Refusable
             cancel_open_rows(tx, turn.task_run.key(), turn.time)?;
         }
     }
-    Ok(turns
-        .iter()
-        .zip(passes)
-        .map(|(turn, pass)| match pass {
+    Ok(passes
+        .into_iter()
+        .map(|pass| match pass {
             Pass::Refused(refused) => Err(refused),
             Pass::Already(status) => Ok(TurnReceipt {
                 already_applied: true,
@@ -89,7 +88,7 @@ pub(crate) fn commit(tx: &mut Tx<'_>, turns: &[TurnCommit]) -> Outcome<Refusable
             }),
             Pass::Apply(frame) => Ok(TurnReceipt {
                 already_applied: false,
-                status: if woken.contains(&turn.frame)
+                status: if woken.contains(&frame.no)
                     && frame.status == StackStatus::SuspendedWaitingChild
                 {
                     StackStatus::PendingResume
@@ -110,10 +109,10 @@ enum Pass {
 
 /// A frame between its fence and its next status.
 struct Frame {
-    rowid: i64,
+    no: i64,
     key: Key,
     run: Key,
-    parent: Option<Key>,
+    parent: Option<i64>,
     depth: u32,
     priority: i32,
     made: u32,
@@ -130,7 +129,7 @@ struct Frame {
 
 /// A delivered child, as its fence read it.
 struct Child {
-    rowid: i64,
+    no: i64,
     settles: bool,
 }
 
@@ -148,27 +147,27 @@ impl<'c> Statements<'c> {
     fn prepare(conn: &'c Connection) -> Outcome<Self> {
         Ok(Self {
             frame: conn.cached(
-                "SELECT rowid, status, owner, epoch, turn, made_count, delivered_count, dropped_count, parent_id, depth, priority \
+                "SELECT no, status, owner, epoch, turn, made_count, delivered_count, dropped_count, parent_no, depth, priority \
                  FROM stack_runs WHERE id = ?1 AND task_run_id = ?2 AND kind = 'frame'",
             )?,
             child: conn.cached(
-                "SELECT rowid, parent_id, kind, status, owner, epoch, delivered_order, seq FROM stack_runs WHERE id = ?1",
+                "SELECT no, parent_no, kind, status, owner, epoch, delivered_order, seq FROM stack_runs WHERE id = ?1",
             )?,
             deliver_local: conn.cached(
                 "UPDATE stack_runs SET status = ?2, outcome = ?3, owner = NULL, settled_at = ?4, \
-                 delivered_order = ?5, delivered_turn = ?6, delivered_at = ?4 WHERE rowid = ?1",
+                 delivered_order = ?5, delivered_turn = ?6, delivered_at = ?4 WHERE no = ?1",
             )?,
             deliver_recorded: conn.cached(
-                "UPDATE stack_runs SET delivered_order = ?2, delivered_turn = ?3, delivered_at = ?4 WHERE rowid = ?1",
+                "UPDATE stack_runs SET delivered_order = ?2, delivered_turn = ?3, delivered_at = ?4 WHERE no = ?1",
             )?,
             make: conn.cached(
-                "INSERT INTO stack_runs (id, task_run_id, parent_id, kind, seq, depth, priority, status, owner, epoch, turn, \
+                "INSERT INTO stack_runs (id, task_run_id, parent_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
                  made_count, delivered_count, dropped_count, attempt, in_doubt, due_at, ready_at, service, path, args, version, created_at, started_at) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, 0, 0, ?11, 0, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+                 VALUES (?1, ?2, ?3, ?20, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, 0, 0, ?11, 0, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
             )?,
             go_on: conn.cached(
                 "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
-                 started_at = COALESCE(started_at, ?5) WHERE rowid = ?1",
+                 started_at = COALESCE(started_at, ?5) WHERE no = ?1",
             )?,
         })
     }
@@ -230,10 +229,10 @@ fn fence(
         return Ok(Pass::Refused(CommitRefused::Superseded));
     }
     let mut frame = Frame {
-        rowid: row.get(0)?,
+        no: row.get(0)?,
         key: frame_key,
         run: run_key,
-        parent: Key::of_column(row.get_ref(8)?),
+        parent: row.get(8)?,
         depth: row.get(9)?,
         priority: row.get(10)?,
         made: row.get(5)?,
@@ -266,7 +265,7 @@ fn fence_deliveries(
         if turn.delivered.len() > 1 && !seen.insert(delivery.child) {
             return Ok(stale);
         }
-        match fence_delivery(&mut statements.child, delivery, frame.key, worker)? {
+        match fence_delivery(&mut statements.child, delivery, frame.no, worker)? {
             Some(child) => frame.deliveries.push(child),
             None => return Ok(stale),
         }
@@ -278,7 +277,7 @@ fn fence_deliveries(
 fn fence_delivery(
     statement: &mut CachedStatement<'_>,
     delivery: &Delivery,
-    frame: Key,
+    frame: i64,
     worker: Key,
 ) -> Outcome<Option<Child>> {
     let mut rows = statement.query([delivery.child.key()])?;
@@ -294,7 +293,8 @@ fn fence_delivery(
     let status = word(3)?;
     let delivered: Option<u32> = row.get(6)?;
     let seq: u32 = row.get(7)?;
-    if !frame.is(row.get_ref(1)?) || delivered.is_some() || seq != delivery.seq.0 {
+    if row.get::<_, Option<i64>>(1)? != Some(frame) || delivered.is_some() || seq != delivery.seq.0
+    {
         return Ok(None);
     }
     let settled = matches!(status, "completed" | "failed");
@@ -309,7 +309,7 @@ fn fence_delivery(
     };
     Ok(if fits {
         Some(Child {
-            rowid: row.get(0)?,
+            no: row.get(0)?,
             settles: !settled,
         })
     } else {
@@ -353,7 +353,8 @@ fn is_open_child(
         return Ok(false);
     };
     let status = row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?;
-    Ok(frame.key.is(row.get_ref(1)?) && !matches!(status, "completed" | "failed" | "cancelled"))
+    Ok(row.get::<_, Option<i64>>(1)? == Some(frame.no)
+        && !matches!(status, "completed" | "failed" | "cancelled"))
 }
 
 /// Settlements, inserts, drops and log lines.
@@ -370,12 +371,9 @@ fn write(
     for (delivery, child) in turn.delivered.iter().zip(&frame.deliveries) {
         frame.delivered += 1;
         if !child.settles {
-            statements.deliver_recorded.execute((
-                child.rowid,
-                frame.delivered,
-                turn.turn.0,
-                time,
-            ))?;
+            statements
+                .deliver_recorded
+                .execute((child.no, frame.delivered, turn.turn.0, time))?;
             continue;
         }
         let (status, outcome) = match &delivery.source {
@@ -383,7 +381,7 @@ fn write(
             DeliverySource::Recorded | DeliverySource::Timer => ("completed", "".into()),
         };
         statements.deliver_local.execute((
-            child.rowid,
+            child.no,
             status,
             outcome,
             time,
@@ -480,6 +478,7 @@ fn make(
         version,
         time,
         (claimed && kind == "call").then_some(time),
+        frame.no,
     ];
     if let Err(error) = statements.make.execute(row) {
         return Err(made_twice(error, new.id));
@@ -519,7 +518,7 @@ fn meet_stored_signal(tx: &Tx<'_>, run: Key, wait: Key, name: &str, time: i64) -
         return Ok(false);
     };
     tx.conn
-        .cached("UPDATE signals SET consumed_by = ?2 WHERE rowid = ?1")?
+        .cached("UPDATE signals SET consumed_by = ?2 WHERE no = ?1")?
         .execute((signal, wait))?;
     tx.conn
         .cached(
@@ -537,15 +536,15 @@ fn drop_child(
     id: StackRunId,
 ) -> Outcome<()> {
     let key = id.key();
-    let found: Option<(bool, bool)> = tx
+    let found: Option<(i64, bool, bool)> = tx
         .conn
         .cached(
-            "SELECT kind = 'frame', status = 'blocked' FROM stack_runs WHERE id = ?1 AND parent_id = ?2 \
+            "SELECT no, kind = 'frame', status = 'blocked' FROM stack_runs WHERE id = ?1 AND parent_no = ?2 \
              AND status IN ('pending','processing','suspended_waiting_child','pending_resume','blocked')",
         )?
-        .query_row((key, frame.key), |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row((key, frame.no), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
-    let Some((is_frame, was_blocked)) = found else {
+    let Some((no, is_frame, was_blocked)) = found else {
         return Ok(());
     };
     frame.dropped += 1;
@@ -555,11 +554,11 @@ fn drop_child(
     tx.conn
         .cached(
             "UPDATE stack_runs SET status = 'cancelled', owner = NULL, ready_at = NULL, epoch = epoch + 1, \
-             blocked_reason = NULL, settled_at = ?2 WHERE id = ?1",
+             blocked_reason = NULL, settled_at = ?2 WHERE no = ?1",
         )?
-        .execute((key, turn.time.as_millis()))?;
+        .execute((no, turn.time.as_millis()))?;
     if is_frame {
-        leave_children(tx, key.as_str(), frame.run.as_str(), turn.time)?;
+        leave_children(tx, no, frame.run.as_str(), turn.time)?;
     }
     if was_blocked {
         refresh_run(tx, frame.run.as_str())?;
@@ -573,15 +572,15 @@ fn move_frame(
     statements: &mut Statements<'_>,
     turn: &TurnCommit,
     frame: &mut Frame,
-    woken: &mut HashSet<StackRunId>,
+    woken: &mut HashSet<i64>,
 ) -> Outcome<()> {
     let ending = match &turn.next {
         FrameNext::Suspended => return suspend(tx, statements, turn, frame),
         FrameNext::Blocked(reason) => {
             let row = BlockedRow {
-                rowid: frame.rowid,
+                no: frame.no,
                 id: frame.key.as_str().to_owned(),
-                parent: frame.parent.map(|parent| parent.as_str().to_owned()),
+                parent: frame.parent,
                 is_frame: true,
                 turn: i64::from(turn.turn.0),
                 reason: None,
@@ -598,7 +597,7 @@ fn move_frame(
         FrameNext::Cancelled => None,
     };
     statements.go_on.execute((
-        frame.rowid,
+        frame.no,
         frame.made,
         frame.delivered,
         frame.dropped,
@@ -613,22 +612,22 @@ fn move_frame(
     };
     tx.conn
         .cached(
-            "UPDATE stack_runs SET status = ?2, outcome = ?3, owner = NULL, settled_at = ?4 WHERE rowid = ?1 AND settled_at IS NULL",
+            "UPDATE stack_runs SET status = ?2, outcome = ?3, owner = NULL, settled_at = ?4 WHERE no = ?1 AND settled_at IS NULL",
         )?
-        .execute((frame.rowid, status, outcome, turn.time.as_millis()))?;
+        .execute((frame.no, status, outcome, turn.time.as_millis()))?;
     frame.status = status.parse()?;
     frame.run_cancelled = ending.is_none();
     let end = ending
         .as_ref()
         .map_or(FrameEnd::Cancelled, FrameEnd::Ending);
     let ended = EndingFrame {
-        id: frame.key.as_str(),
-        parent: frame.parent.as_ref().map(Key::as_str),
+        no: frame.no,
+        parent: frame.parent,
         run: frame.run.as_str(),
         outstanding: frame.made > frame.delivered + frame.dropped,
     };
     if frame_ended(tx, ended, end, turn.time)?
-        && let Some(parent) = frame.parent.and_then(|key| key.as_str().parse().ok())
+        && let Some(parent) = frame.parent
     {
         woken.insert(parent);
     }
@@ -643,13 +642,13 @@ fn suspend(
 ) -> Outcome<()> {
     // Only a child from before this turn, or a wait that met its signal, can be settled and unread.
     let others = frame.made > frame.delivered + frame.dropped + frame.made_open;
-    let next = if others && crate::tree::has_unread(tx, frame.key.as_str())? {
+    let next = if others && crate::tree::has_unread(tx, frame.no)? {
         StackStatus::PendingResume
     } else {
         StackStatus::SuspendedWaitingChild
     };
     statements.go_on.execute((
-        frame.rowid,
+        frame.no,
         frame.made,
         frame.delivered,
         frame.dropped,
@@ -657,8 +656,8 @@ fn suspend(
     ))?;
     if next != frame.status {
         tx.conn
-            .cached("UPDATE stack_runs SET status = ?2 WHERE rowid = ?1 AND settled_at IS NULL")?
-            .execute((frame.rowid, next.as_str()))?;
+            .cached("UPDATE stack_runs SET status = ?2 WHERE no = ?1 AND settled_at IS NULL")?
+            .execute((frame.no, next.as_str()))?;
     }
     if next == StackStatus::PendingResume {
         tx.hint_work();
@@ -670,8 +669,8 @@ fn suspend(
 fn read_status(tx: &Tx<'_>, frame: &Frame) -> Outcome<StackStatus> {
     let word: String = tx
         .conn
-        .cached("SELECT status FROM stack_runs WHERE rowid = ?1")?
-        .query_row([frame.rowid], |row| row.get(0))?;
+        .cached("SELECT status FROM stack_runs WHERE no = ?1")?
+        .query_row([frame.no], |row| row.get(0))?;
     Ok(word.parse()?)
 }
 

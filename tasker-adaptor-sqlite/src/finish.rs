@@ -16,10 +16,10 @@ use crate::writer::Tx;
 
 /// A row as a fence reads it.
 struct Fenced {
-    rowid: i64,
+    no: i64,
     id: Key,
     run: String,
-    parent: Option<String>,
+    parent: Option<i64>,
     kind: String,
     status: String,
     mine: bool,
@@ -33,11 +33,11 @@ fn read(tx: &Tx<'_>, id: StackRunId, lease: Lease) -> Outcome<Option<Fenced>> {
     Ok(tx
         .conn
         .cached(
-            "SELECT rowid, task_run_id, parent_id, kind, status, owner = ?2, epoch, turn, outcome IS NOT NULL FROM stack_runs WHERE id = ?1",
+            "SELECT no, task_run_id, parent_no, kind, status, owner = ?2, epoch, turn, outcome IS NOT NULL FROM stack_runs WHERE id = ?1",
         )?
         .query_row((key, lease.worker.key()), |row| {
             Ok(Fenced {
-                rowid: row.get(0)?,
+                no: row.get(0)?,
                 id: key,
                 run: row.get(1)?,
                 parent: row.get(2)?,
@@ -116,8 +116,8 @@ fn finish_call(tx: &mut Tx<'_>, finish: &CallFinish, now: Timestamp) -> Outcome<
     }
     match &finish.end {
         CallEnd::Settled(ending) => {
-            settle_row(tx, row.rowid, ending, false, now)?;
-            if let Some(parent) = &row.parent {
+            settle_row(tx, row.no, ending, false, now)?;
+            if let Some(parent) = row.parent {
                 wake(tx, parent, now)?;
             }
         }
@@ -127,10 +127,10 @@ fn finish_call(tx: &mut Tx<'_>, finish: &CallFinish, now: Timestamp) -> Outcome<
         } => {
             tx.conn
                 .cached(
-                    "UPDATE stack_runs SET status = 'pending', owner = NULL, due_at = ?2, ready_at = MAX(?2, ?4), outcome = ?3 WHERE rowid = ?1",
+                    "UPDATE stack_runs SET status = 'pending', owner = NULL, due_at = ?2, ready_at = MAX(?2, ?4), outcome = ?3 WHERE no = ?1",
                 )?
                 .execute((
-                    row.rowid,
+                    row.no,
                     not_before.as_millis(),
                     Ending::Failed(failure.clone()).to_column(),
                     now.as_millis(),
@@ -139,7 +139,7 @@ fn finish_call(tx: &mut Tx<'_>, finish: &CallFinish, now: Timestamp) -> Outcome<
         }
         CallEnd::Blocked(reason) => {
             let blocked = BlockedRow {
-                rowid: row.rowid,
+                no: row.no,
                 id: row.id.as_str().to_owned(),
                 parent: row.parent,
                 is_frame: false,
@@ -164,11 +164,11 @@ pub(crate) fn release_frames(
             Err(refused) => return Ok(Err(refused)),
         };
         let status = if row.status == "processing" {
-            status_from_children(tx, row.id.as_str(), row.turn)?
+            status_from_children(tx, row.no, row.turn)?
         } else {
             row.status.as_str()
         };
-        free_frame(tx, row.rowid, status, false, now)?;
+        free_frame(tx, row.no, status, false, now)?;
         if row.parent.is_none() {
             follow_root(tx, &row.run, false, row.turn)?;
         }
@@ -185,7 +185,7 @@ pub(crate) fn release_calls(
     each(calls, |released| {
         match fenced(tx, released.call, released.lease, "call")? {
             Ok(row) => {
-                free_call(tx, row.rowid, released.asked, now)?;
+                free_call(tx, row.no, released.asked, now)?;
                 Ok(Ok(()))
             }
             Err(refused) => Ok(Err(refused)),
@@ -215,7 +215,7 @@ fn fenced(
 /// A frame that has no VM any more; `taken` from a worker that died.
 pub(crate) fn free_frame(
     tx: &mut Tx<'_>,
-    rowid: i64,
+    no: i64,
     status: &str,
     taken: bool,
     now: Timestamp,
@@ -224,9 +224,9 @@ pub(crate) fn free_frame(
     tx.conn
         .cached(
             "UPDATE stack_runs SET status = ?2, owner = NULL, epoch = epoch + 1, attempt = attempt + ?3, in_doubt = MAX(in_doubt, ?3), \
-             ready_at = ?4 WHERE rowid = ?1",
+             ready_at = ?4 WHERE no = ?1",
         )?
-        .execute((rowid, status, taken, ready.then_some(now.as_millis())))?;
+        .execute((no, status, taken, ready.then_some(now.as_millis())))?;
     if ready {
         tx.hint_work();
     }
@@ -234,18 +234,13 @@ pub(crate) fn free_frame(
 }
 
 /// A call that goes back to the queue.
-pub(crate) fn free_call(
-    tx: &mut Tx<'_>,
-    rowid: i64,
-    in_doubt: bool,
-    now: Timestamp,
-) -> Outcome<()> {
+pub(crate) fn free_call(tx: &mut Tx<'_>, no: i64, in_doubt: bool, now: Timestamp) -> Outcome<()> {
     tx.conn
         .cached(
             "UPDATE stack_runs SET status = 'pending', owner = NULL, epoch = epoch + 1, in_doubt = MAX(in_doubt, ?2), \
-             ready_at = MAX(COALESCE(due_at, ?3), ?3) WHERE rowid = ?1",
+             ready_at = MAX(COALESCE(due_at, ?3), ?3) WHERE no = ?1",
         )?
-        .execute((rowid, in_doubt, now.as_millis()))?;
+        .execute((no, in_doubt, now.as_millis()))?;
     tx.hint_work();
     Ok(())
 }
@@ -258,10 +253,10 @@ pub(crate) fn fire_timers(
     max: usize,
 ) -> Outcome<usize> {
     let late = now.plus_millis(-grace_ms);
-    let due: Vec<(i64, String)> = tx
+    let due: Vec<(i64, i64)> = tx
         .conn
         .cached(
-            "SELECT t.rowid, f.id FROM stack_runs t CROSS JOIN stack_runs f ON f.id = t.parent_id \
+            "SELECT t.no, f.no FROM stack_runs t CROSS JOIN stack_runs f ON f.no = t.parent_no \
              WHERE t.kind = 'timer' AND t.status = 'pending' AND t.due_at <= ?1 AND (f.owner IS NULL OR t.due_at <= ?2) \
              ORDER BY t.due_at LIMIT ?3",
         )?
@@ -269,9 +264,9 @@ pub(crate) fn fire_timers(
             Ok((row.get(0)?, row.get(1)?))
         })?
         .collect::<Result<_, _>>()?;
-    for (rowid, frame) in &due {
-        settle_row(tx, *rowid, &Ending::Completed(None), false, now)?;
-        wake(tx, frame, now)?;
+    for (no, frame) in &due {
+        settle_row(tx, *no, &Ending::Completed(None), false, now)?;
+        wake(tx, *frame, now)?;
     }
     Ok(due.len())
 }

@@ -15,11 +15,13 @@ use crate::fault::Outcome;
 pub(crate) static ONE: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {STACK_RUN} FROM stack_runs s WHERE s.id = ?1"));
 pub(crate) static CHILDREN: LazyLock<String> = LazyLock::new(|| {
-    format!("SELECT {STACK_RUN} FROM stack_runs s WHERE s.parent_id = ?1 ORDER BY s.seq")
+    format!(
+        "SELECT {STACK_RUN} FROM stack_runs s WHERE s.parent_no = (SELECT no FROM stack_runs WHERE id = ?1) ORDER BY s.seq"
+    )
 });
 pub(crate) static UNREAD: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT {STACK_RUN} FROM stack_runs s WHERE s.parent_id = ?1 AND s.delivered_order IS NULL \
+        "SELECT {STACK_RUN} FROM stack_runs s WHERE s.parent_no = (SELECT no FROM stack_runs WHERE id = ?1) AND s.delivered_order IS NULL \
          AND s.status IN ('completed','failed') ORDER BY s.seq"
     )
 });
@@ -28,7 +30,7 @@ pub(crate) static FRAMES: LazyLock<String> = LazyLock::new(|| {
 });
 pub(crate) static LEAVES: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT {STACK_RUN} FROM stack_runs f CROSS JOIN stack_runs s ON s.parent_id = f.id \
+        "SELECT {STACK_RUN} FROM stack_runs f CROSS JOIN stack_runs s ON s.parent_no = f.no \
          WHERE f.task_run_id = ?1 AND f.kind = 'frame' AND s.kind <> 'frame'"
     )
 });

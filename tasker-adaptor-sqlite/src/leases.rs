@@ -109,8 +109,7 @@ pub(crate) fn reap(tx: &mut Tx<'_>, by: WorkerId, now: Timestamp, max: usize) ->
 }
 
 struct Owned {
-    rowid: i64,
-    id: String,
+    no: i64,
     run: String,
     is_root: bool,
     is_frame: bool,
@@ -128,16 +127,15 @@ fn next_owner(conn: &Connection, after: &str) -> Outcome<Option<String>> {
 fn rows_of(conn: &Connection, owner: &str, max: usize) -> Outcome<Vec<Owned>> {
     let rows = conn
         .cached(
-            "SELECT rowid, id, task_run_id, parent_id IS NULL, kind = 'frame', turn FROM stack_runs WHERE owner = ?1 LIMIT ?2",
+            "SELECT no, task_run_id, parent_no IS NULL, kind = 'frame', turn FROM stack_runs WHERE owner = ?1 LIMIT ?2",
         )?
         .query_map((owner, i64::try_from(max).unwrap_or(i64::MAX)), |row| {
             Ok(Owned {
-                rowid: row.get(0)?,
-                id: row.get(1)?,
-                run: row.get(2)?,
-                is_root: row.get(3)?,
-                is_frame: row.get(4)?,
-                turn: row.get(5)?,
+                no: row.get(0)?,
+                run: row.get(1)?,
+                is_root: row.get(2)?,
+                is_frame: row.get(3)?,
+                turn: row.get(4)?,
             })
         })?
         .collect::<Result<_, _>>()?;
@@ -147,10 +145,10 @@ fn rows_of(conn: &Connection, owner: &str, max: usize) -> Outcome<Vec<Owned>> {
 /// Frees a row whose owner is dead.
 fn take(tx: &mut Tx<'_>, row: &Owned, now: Timestamp) -> Outcome<()> {
     if !row.is_frame {
-        return free_call(tx, row.rowid, true, now);
+        return free_call(tx, row.no, true, now);
     }
-    let status = status_from_children(tx, &row.id, row.turn)?;
-    free_frame(tx, row.rowid, status, true, now)?;
+    let status = status_from_children(tx, row.no, row.turn)?;
+    free_frame(tx, row.no, status, true, now)?;
     if row.is_root {
         follow_root(tx, &row.run, false, row.turn)?;
     }

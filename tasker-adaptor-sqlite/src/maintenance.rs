@@ -135,7 +135,7 @@ fn foldable(conn: &Connection, ended_before: Timestamp, max: usize) -> Outcome<V
 
 pub(crate) const OPEN_FRAME: &str = "SELECT 1 FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' \
      AND status NOT IN ('completed','failed','cancelled') LIMIT 1";
-pub(crate) const OPEN_LEAF: &str = "SELECT 1 FROM stack_runs f CROSS JOIN stack_runs c ON c.parent_id = f.id \
+pub(crate) const OPEN_LEAF: &str = "SELECT 1 FROM stack_runs f CROSS JOIN stack_runs c ON c.parent_no = f.no \
      WHERE f.task_run_id = ?1 AND f.kind = 'frame' AND c.status NOT IN ('completed','failed','cancelled') LIMIT 1";
 
 fn has_open_rows(conn: &Connection, run: &str) -> Outcome<bool> {
@@ -178,9 +178,9 @@ fn delete_folded_rows(tx: &mut Tx<'_>, max: usize) -> Outcome<usize> {
     Ok(max - left)
 }
 
-pub(crate) const DELETE_LEAVES: &str = "DELETE FROM stack_runs WHERE rowid IN (SELECT c.rowid FROM stack_runs f CROSS JOIN stack_runs c ON c.parent_id = f.id \
+pub(crate) const DELETE_LEAVES: &str = "DELETE FROM stack_runs WHERE no IN (SELECT c.no FROM stack_runs f CROSS JOIN stack_runs c ON c.parent_no = f.no \
      WHERE f.task_run_id = ?1 AND f.kind = 'frame' AND c.kind <> 'frame' LIMIT ?2)";
-pub(crate) const DELETE_FRAMES: &str = "DELETE FROM stack_runs WHERE rowid IN (SELECT rowid FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' LIMIT ?2)";
+pub(crate) const DELETE_FRAMES: &str = "DELETE FROM stack_runs WHERE no IN (SELECT no FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' LIMIT ?2)";
 pub(crate) const DELETE_SIGNALS: &str = "DELETE FROM signals WHERE rowid IN (SELECT rowid FROM signals WHERE task_run_id = ?1 LIMIT ?2)";
 
 fn delete_rows_of(tx: &Tx<'_>, run: &str, max: usize) -> Outcome<usize> {

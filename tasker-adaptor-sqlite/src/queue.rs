@@ -143,7 +143,7 @@ fn owned(conn: &Connection, worker: WorkerId, woken_only: bool) -> Outcome<Vec<O
 fn next_due(conn: &Connection, seen: i64) -> Outcome<Option<Timestamp>> {
     let mut earliest: Option<i64> = conn
         .cached(
-            "SELECT t.due_at FROM stack_runs t CROSS JOIN stack_runs f ON f.id = t.parent_id \
+            "SELECT t.due_at FROM stack_runs t CROSS JOIN stack_runs f ON f.no = t.parent_no \
              WHERE t.kind = 'timer' AND t.status = 'pending' AND f.owner IS NULL ORDER BY t.due_at LIMIT 1",
         )?
         .query_row([], |row| row.get(0))

@@ -181,11 +181,11 @@ fn send_signal(tx: &mut Tx<'_>, signal: &NewSignal, now: Timestamp) -> Outcome<b
     if status.parse::<RunStatus>()?.is_terminal() {
         return Ok(false);
     }
-    let wait: Option<(i64, String, Option<String>)> = tx
+    let wait: Option<(i64, String, Option<i64>)> = tx
         .conn
         .cached(
-            "SELECT rowid, id, parent_id FROM stack_runs WHERE task_run_id = ?1 AND path = ?2 AND kind = 'signal' AND status = 'pending' \
-             ORDER BY rowid LIMIT 1",
+            "SELECT no, id, parent_no FROM stack_runs WHERE task_run_id = ?1 AND path = ?2 AND kind = 'signal' AND status = 'pending' \
+             ORDER BY no LIMIT 1",
         )?
         .query_row((run, &signal.name), |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
@@ -203,11 +203,11 @@ fn send_signal(tx: &mut Tx<'_>, signal: &NewSignal, now: Timestamp) -> Outcome<b
             now.as_millis(),
             wait.as_ref().map(|(_, id, _)| id),
         ))?;
-    if let Some((rowid, _, parent)) = wait {
+    if let Some((no, _, parent)) = wait {
         let ending = Ending::Completed(Some(signal.payload.clone()));
-        settle_row(tx, rowid, &ending, false, now)?;
+        settle_row(tx, no, &ending, false, now)?;
         if let Some(parent) = parent {
-            wake(tx, &parent, now)?;
+            wake(tx, parent, now)?;
         }
     }
     Ok(true)

@@ -35,12 +35,12 @@ pub(crate) fn is_live(tx: &Tx<'_>, worker: tasker_adaptor::WorkerId) -> Outcome<
 }
 
 /// Wakes a frame after one of its children settled. Whether it was waiting.
-pub(crate) fn wake(tx: &mut Tx<'_>, frame: &str, now: Timestamp) -> Outcome<bool> {
+pub(crate) fn wake(tx: &mut Tx<'_>, frame: i64, now: Timestamp) -> Outcome<bool> {
     let woken = tx
         .conn
         .cached(
             "UPDATE stack_runs SET status = 'pending_resume', ready_at = CASE WHEN owner IS NULL THEN ?2 END \
-             WHERE id = ?1 AND status = 'suspended_waiting_child'",
+             WHERE no = ?1 AND status = 'suspended_waiting_child'",
         )?
         .execute((frame, now.as_millis()))?;
     if woken > 0 {
@@ -50,7 +50,7 @@ pub(crate) fn wake(tx: &mut Tx<'_>, frame: &str, now: Timestamp) -> Outcome<bool
 }
 
 /// The status that a frame without a VM gets from its children.
-pub(crate) fn status_from_children(tx: &Tx<'_>, frame: &str, turn: i64) -> Outcome<&'static str> {
+pub(crate) fn status_from_children(tx: &Tx<'_>, frame: i64, turn: i64) -> Outcome<&'static str> {
     Ok(if turn == 0 {
         "pending"
     } else if has_unread(tx, frame)? {
@@ -61,11 +61,11 @@ pub(crate) fn status_from_children(tx: &Tx<'_>, frame: &str, turn: i64) -> Outco
 }
 
 /// Whether a child is settled and not delivered.
-pub(crate) fn has_unread(tx: &Tx<'_>, frame: &str) -> Outcome<bool> {
+pub(crate) fn has_unread(tx: &Tx<'_>, frame: i64) -> Outcome<bool> {
     Ok(tx
         .conn
         .cached(
-            "SELECT 1 FROM stack_runs WHERE parent_id = ?1 AND delivered_order IS NULL \
+            "SELECT 1 FROM stack_runs WHERE parent_no = ?1 AND delivered_order IS NULL \
              AND status IN ('completed','failed') LIMIT 1",
         )?
         .exists([frame])?)
@@ -74,7 +74,7 @@ pub(crate) fn has_unread(tx: &Tx<'_>, frame: &str) -> Outcome<bool> {
 /// Settles a row that is not settled, without looking at its frame.
 pub(crate) fn settle_row(
     tx: &Tx<'_>,
-    rowid: i64,
+    no: i64,
     ending: &Ending,
     raise_epoch: bool,
     now: Timestamp,
@@ -83,9 +83,9 @@ pub(crate) fn settle_row(
     tx.conn
         .cached(
             "UPDATE stack_runs SET status = ?2, outcome = ?3, owner = NULL, ready_at = NULL, blocked_reason = NULL, \
-             epoch = epoch + ?4, settled_at = ?5 WHERE rowid = ?1",
+             epoch = epoch + ?4, settled_at = ?5 WHERE no = ?1",
         )?
-        .execute((rowid, status, outcome, raise_epoch, now.as_millis()))?;
+        .execute((no, status, outcome, raise_epoch, now.as_millis()))?;
     Ok(())
 }
 
@@ -101,8 +101,8 @@ pub(crate) enum FrameEnd<'e> {
 /// A frame that ends, as the caller read it.
 #[derive(Clone, Copy)]
 pub(crate) struct EndingFrame<'f> {
-    pub(crate) id: &'f str,
-    pub(crate) parent: Option<&'f str>,
+    pub(crate) no: i64,
+    pub(crate) parent: Option<i64>,
     pub(crate) run: &'f str,
     /// Some child may be neither delivered nor given up. `false` saves the look at the children.
     pub(crate) outstanding: bool,
@@ -135,7 +135,7 @@ pub(crate) fn frame_ended(
         hint_ended(tx, frame.run);
     }
     if frame.outstanding {
-        leave_children(tx, frame.id, frame.run, now)?;
+        leave_children(tx, frame.no, frame.run, now)?;
     }
     Ok(woke)
 }
@@ -143,14 +143,14 @@ pub(crate) fn frame_ended(
 /// What becomes of the children of a frame that has ended.
 pub(crate) fn leave_children(
     tx: &mut Tx<'_>,
-    frame: &str,
+    frame: i64,
     run: &str,
     now: Timestamp,
 ) -> Outcome<()> {
     tx.conn
         .cached(
             "UPDATE stack_runs SET status = 'cancelled', owner = NULL, ready_at = NULL, epoch = epoch + 1, settled_at = ?2 \
-             WHERE parent_id = ?1 AND kind IN ('timer','signal') AND status = 'pending'",
+             WHERE parent_no = ?1 AND kind IN ('timer','signal') AND status = 'pending'",
         )?
         .execute((frame, now.as_millis()))?;
     if fail_detached_blocks(tx, run, now)? {
@@ -162,12 +162,11 @@ pub(crate) fn leave_children(
 /// Ends a frame that has no VM: by a person, or because it is blocked where nobody waits.
 pub(crate) fn end_frame(
     tx: &mut Tx<'_>,
-    rowid: i64,
     frame: EndingFrame<'_>,
     ending: &Ending,
     now: Timestamp,
 ) -> Outcome<()> {
-    settle_row(tx, rowid, ending, false, now)?;
+    settle_row(tx, frame.no, ending, false, now)?;
     frame_ended(tx, frame, FrameEnd::Ending(ending), now)?;
     Ok(())
 }
@@ -181,9 +180,9 @@ pub(crate) fn hint_ended(tx: &mut Tx<'_>, run: &str) {
 
 /// A row, as blocking and unblocking need it.
 pub(crate) struct BlockedRow {
-    pub(crate) rowid: i64,
+    pub(crate) no: i64,
     pub(crate) id: String,
-    pub(crate) parent: Option<String>,
+    pub(crate) parent: Option<i64>,
     pub(crate) is_frame: bool,
     pub(crate) turn: i64,
     pub(crate) reason: Option<String>,
@@ -194,12 +193,12 @@ pub(crate) fn blocked_rows(tx: &Tx<'_>, run: &str) -> Outcome<Vec<BlockedRow>> {
     let rows = tx
         .conn
         .cached(
-            "SELECT rowid, id, parent_id, kind = 'frame', turn, blocked_reason FROM stack_runs \
+            "SELECT no, id, parent_no, kind = 'frame', turn, blocked_reason FROM stack_runs \
              WHERE task_run_id = ?1 AND status = 'blocked' ORDER BY id",
         )?
         .query_map([run], |row| {
             Ok(BlockedRow {
-                rowid: row.get(0)?,
+                no: row.get(0)?,
                 id: row.get(1)?,
                 parent: row.get(2)?,
                 is_frame: row.get(3)?,
@@ -212,13 +211,13 @@ pub(crate) fn blocked_rows(tx: &Tx<'_>, run: &str) -> Outcome<Vec<BlockedRow>> {
 }
 
 /// Whether a frame above this child has ended, so that nobody waits for it.
-pub(crate) fn is_detached(tx: &Tx<'_>, parent: Option<&str>) -> Outcome<bool> {
-    let mut above = parent.map(str::to_owned);
+pub(crate) fn is_detached(tx: &Tx<'_>, parent: Option<i64>) -> Outcome<bool> {
+    let mut above = parent;
     while let Some(frame) = above {
-        let row: Option<(bool, Option<String>)> = tx
+        let row: Option<(bool, Option<i64>)> = tx
             .conn
             .cached(
-                "SELECT status IN ('completed','failed','cancelled'), parent_id FROM stack_runs WHERE id = ?1",
+                "SELECT status IN ('completed','failed','cancelled'), parent_no FROM stack_runs WHERE no = ?1",
             )?
             .query_row([frame], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
@@ -235,7 +234,7 @@ pub(crate) fn is_detached(tx: &Tx<'_>, parent: Option<&str>) -> Outcome<bool> {
 fn fail_detached_blocks(tx: &mut Tx<'_>, run: &str, now: Timestamp) -> Outcome<bool> {
     let mut any = false;
     for row in blocked_rows(tx, run)? {
-        if !is_detached(tx, row.parent.as_deref())? {
+        if !is_detached(tx, row.parent)? {
             continue;
         }
         any = true;
@@ -263,15 +262,15 @@ pub(crate) fn end_row(
 ) -> Outcome<()> {
     if row.is_frame {
         let frame = EndingFrame {
-            id: &row.id,
-            parent: row.parent.as_deref(),
+            no: row.no,
+            parent: row.parent,
             run,
             outstanding: true,
         };
-        return end_frame(tx, row.rowid, frame, ending, now);
+        return end_frame(tx, frame, ending, now);
     }
-    settle_row(tx, row.rowid, ending, false, now)?;
-    if let Some(parent) = &row.parent {
+    settle_row(tx, row.no, ending, false, now)?;
+    if let Some(parent) = row.parent {
         wake(tx, parent, now)?;
     }
     Ok(())
@@ -288,16 +287,16 @@ pub(crate) fn block(
     reason: &BlockedReason,
     now: Timestamp,
 ) -> Outcome<()> {
-    if is_detached(tx, row.parent.as_deref())? {
+    if is_detached(tx, row.parent)? {
         let ending = Ending::Failed(Failure::new(BLOCKED_ERROR, reason.to_string()));
         return end_row(tx, row, run, &ending, now);
     }
     let reason = blocked_column(reason);
     tx.conn
         .cached(
-            "UPDATE stack_runs SET status = 'blocked', owner = NULL, ready_at = NULL, blocked_reason = ?2 WHERE rowid = ?1",
+            "UPDATE stack_runs SET status = 'blocked', owner = NULL, ready_at = NULL, blocked_reason = ?2 WHERE no = ?1",
         )?
-        .execute((row.rowid, &reason))?;
+        .execute((row.no, &reason))?;
     let first = tx
         .conn
         .cached(
@@ -333,7 +332,7 @@ pub(crate) fn refresh_run(tx: &Tx<'_>, run: &str) -> Outcome<()> {
         .cached(
             "UPDATE task_runs SET blocked_reason = NULL, status = ( \
                SELECT CASE WHEN f.owner IS NOT NULL THEN 'processing' WHEN f.turn = 0 THEN 'queued' ELSE 'suspended' END \
-               FROM stack_runs f WHERE f.task_run_id = ?1 AND f.kind = 'frame' AND f.parent_id IS NULL) \
+               FROM stack_runs f WHERE f.task_run_id = ?1 AND f.kind = 'frame' AND f.parent_no IS NULL) \
              WHERE id = ?1 AND ended_at IS NULL AND status = 'blocked'",
         )?
         .execute([run])?;
@@ -375,7 +374,7 @@ pub(crate) fn cancel_open_rows(tx: &Tx<'_>, run: Key, now: Timestamp) -> Outcome
         .cached(
             "UPDATE stack_runs SET status = 'cancelled', owner = NULL, ready_at = NULL, epoch = epoch + 1, \
              blocked_reason = NULL, settled_at = ?2 \
-             WHERE parent_id IN (SELECT id FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame') AND kind <> 'frame' \
+             WHERE parent_no IN (SELECT no FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame') AND kind <> 'frame' \
              AND status IN ('pending','processing','suspended_waiting_child','pending_resume','blocked')",
         )?
         .execute((run, now.as_millis()))?;
