@@ -88,7 +88,7 @@ CREATE INDEX stack_runs_ready   ON stack_runs (kind, priority DESC, ready_at) WH
 CREATE INDEX stack_runs_owner   ON stack_runs (owner) WHERE owner IS NOT NULL;
 CREATE INDEX stack_runs_due     ON stack_runs (due_at) WHERE kind = 'timer' AND status = 'pending';
 CREATE INDEX stack_runs_waits   ON stack_runs (task_run_id, path) WHERE kind = 'signal' AND status = 'pending';
-CREATE INDEX stack_runs_blocked ON stack_runs (task_run_id) WHERE status = 'blocked';
+CREATE INDEX stack_runs_blocked ON stack_runs (task_run_id, id) WHERE status = 'blocked';
 
 CREATE TABLE log_lines (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,   -- the cursor: never used again, later lines are greater

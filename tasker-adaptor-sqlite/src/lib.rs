@@ -26,6 +26,8 @@ mod journal;
 mod leases;
 mod maintenance;
 mod options;
+#[cfg(test)]
+mod plans;
 mod queue;
 mod readers;
 mod run_store;

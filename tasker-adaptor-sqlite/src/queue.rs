@@ -144,9 +144,9 @@ fn next_due(conn: &Connection, seen: i64) -> Outcome<Option<Timestamp>> {
     let mut earliest: Option<i64> = conn
         .cached(
             "SELECT t.due_at FROM stack_runs t CROSS JOIN stack_runs f ON f.no = t.parent_no \
-             WHERE t.kind = 'timer' AND t.status = 'pending' AND f.owner IS NULL ORDER BY t.due_at LIMIT 1",
+             WHERE t.kind = 'timer' AND t.status = 'pending' AND t.due_at > ?1 AND f.owner IS NULL ORDER BY t.due_at LIMIT 1",
         )?
-        .query_row([], |row| row.get(0))
+        .query_row([i64::MIN], |row| row.get(0))
         .optional()?;
     for kind in ["frame", "call"] {
         let mut below = None;

@@ -140,7 +140,10 @@ pub(crate) async fn commit_one(
 }
 
 /// A run whose root was claimed and made one call of its own, which it waits for.
-pub(crate) async fn waiting_run(storage: &SqliteStorage, worker: WorkerId) -> (ClaimedFrame, StackRunId) {
+pub(crate) async fn waiting_run(
+    storage: &SqliteStorage,
+    worker: WorkerId,
+) -> (ClaimedFrame, StackRunId) {
     let new = new_run();
     let root = new.root;
     storage.submit(vec![new], at(0)).await.unwrap()[0]
