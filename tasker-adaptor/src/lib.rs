@@ -12,6 +12,8 @@ mod audit;
 pub mod conformance;
 mod error;
 mod failure;
+#[cfg(feature = "conformance")]
+mod fault;
 mod ids;
 mod journal;
 mod json;
@@ -33,6 +35,8 @@ mod workers;
 pub use audit::{AUDIT, AuditQuery, Violation};
 pub use error::StorageError;
 pub use failure::{BlockedReason, CallRecord, Failure, Outcome};
+#[cfg(feature = "conformance")]
+pub use fault::{CallInfo, FaultAction, FaultControl, FaultStorage};
 pub use ids::{CallSeq, Epoch, StackRunId, TaskName, TaskRunId, TaskVersion, TurnNo, WorkerId};
 pub use journal::{FrameJournal, Journal};
 pub use json::{InvalidJson, Json};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::kit::{CaseResult, Kit, json, local, log_line};
+use super::kit::{CaseResult, Kit, born, child, held as held_row, json, local, log_line, recorded};
 use crate::{CommitRefused, FrameNext, LogCursor, RunStatus, StackStatus, TurnCommit};
 
 /// The same turn twice: applied, then already applied; rows once.
@@ -57,10 +57,7 @@ pub async fn commit_old_turn_late(kit: Arc<Kit>) -> CaseResult {
     };
     kit.applied(first.clone()).await?;
     let rows = kit.storage().stack_runs(held.run).await?;
-    let calls: Vec<_> = rows[1..]
-        .iter()
-        .map(|row| super::kit::child(row, worker))
-        .collect();
+    let calls: Vec<_> = rows[1..].iter().map(|row| child(row, worker)).collect();
     let second = TurnCommit {
         delivered: vec![local(calls[0])],
         ..kit.turn(held.next())
@@ -93,9 +90,9 @@ pub async fn commit_after_reload(kit: Arc<Kit>) -> CaseResult {
         "each load raises the epoch"
     );
     assert_eq!(kit.refused(late).await?, CommitRefused::Superseded);
-    let now_held = super::kit::held(&reloaded.row, worker);
+    let now_held = held_row(&reloaded.row, worker);
     kit.applied(TurnCommit {
-        delivered: vec![super::kit::recorded(calls[1])],
+        delivered: vec![recorded(calls[1])],
         ..kit.turn(now_held)
     })
     .await?;
@@ -163,7 +160,7 @@ pub async fn final_with_open_calls(kit: Arc<Kit>) -> CaseResult {
     kit.audit_is_clean().await?;
     assert!(!kit.storage().fold(held.run, vec![], kit.now()).await?);
     kit.settled(children[2]).await?;
-    let nested = kit.held_child(children[3], held);
+    let nested = born(children[3], held);
     kit.applied(kit.last_turn(nested)).await?;
     assert_eq!(kit.run(held.run).await?.status, RunStatus::Completed);
     assert_eq!(kit.status(held.frame).await?, StackStatus::Completed);
@@ -177,7 +174,7 @@ pub async fn commit_cancelled(kit: Arc<Kit>) -> CaseResult {
     let (held, children) = kit
         .waiting(worker, vec![kit.nested(true), kit.call(true)])
         .await?;
-    let nested = kit.held_child(children[0], held);
+    let nested = born(children[0], held);
     let cancelled = |turn: TurnCommit| TurnCommit {
         next: FrameNext::Cancelled,
         ..turn

@@ -443,16 +443,6 @@ impl Kit {
         }
     }
 
-    /// The nested frame that was born as the worker's.
-    pub(super) fn held_child(&self, child: Child, parent: Held) -> Held {
-        Held {
-            frame: child.id,
-            run: parent.run,
-            lease: child.lease,
-            turn: TurnNo(0),
-        }
-    }
-
     /// After a repair scan by a new worker the audit is clean.
     pub(super) async fn audit_is_clean(&self) -> CaseResult {
         let janitor = self.worker().await?;
@@ -474,6 +464,16 @@ impl Held {
             turn: self.turn.next(),
             ..self
         }
+    }
+}
+
+/// The nested frame that was born as the worker's.
+pub(super) fn born(child: Child, parent: Held) -> Held {
+    Held {
+        frame: child.id,
+        run: parent.run,
+        lease: child.lease,
+        turn: TurnNo(0),
     }
 }
 

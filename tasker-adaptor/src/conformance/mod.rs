@@ -22,10 +22,23 @@
     reason = "every case panics when the promise it names is broken; that is its answer"
 )]
 
+pub mod batches;
+pub mod blocked;
+pub mod cancels;
 mod cases;
+pub mod claims;
 pub mod commits;
+pub mod deliveries;
+pub mod finishes;
+pub mod folds;
 mod harness;
 mod kit;
+pub mod signals;
+pub mod submits;
+pub mod tables;
+pub mod timers;
+pub mod wakes;
+pub mod workers;
 
 use std::sync::Arc;
 
