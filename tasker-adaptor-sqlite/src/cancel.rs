@@ -135,7 +135,7 @@ fn fail_open_rows(tx: &mut Tx<'_>, run: TaskRunId, now: Timestamp) -> Outcome<()
         .conn
         .cached(
             "SELECT no, parent_no, status NOT IN ('completed','failed','cancelled'), turn \
-             FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' ORDER BY depth",
+             FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' ORDER BY no",
         )?
         .query_map([run.key()], |row| {
             Ok(FrameRow {

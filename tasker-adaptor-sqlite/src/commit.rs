@@ -518,7 +518,7 @@ fn meet_stored_signal(tx: &Tx<'_>, run: Key, wait: Key, name: &str, time: i64) -
         return Ok(false);
     };
     tx.conn
-        .cached("UPDATE signals SET consumed_by = ?2 WHERE no = ?1")?
+        .cached("UPDATE signals SET consumed_by = ?2 WHERE rowid = ?1")?
         .execute((signal, wait))?;
     tx.conn
         .cached(

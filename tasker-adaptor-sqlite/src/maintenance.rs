@@ -142,7 +142,7 @@ fn has_open_rows(conn: &Connection, run: &str) -> Outcome<bool> {
     Ok(conn.cached(OPEN_FRAME)?.exists([run])? || conn.cached(OPEN_LEAF)?.exists([run])?)
 }
 
-/// Rows of folded runs, oldest fold first: what frames made, then the frames, then signals; then workers that are dead and own nothing.
+/// Rows of folded runs, oldest fold first; then workers that are dead and own nothing.
 fn delete_folded_rows(tx: &mut Tx<'_>, max: usize) -> Outcome<usize> {
     let mut left = max;
     while left > 0 {
@@ -178,17 +178,47 @@ fn delete_folded_rows(tx: &mut Tx<'_>, max: usize) -> Outcome<usize> {
     Ok(max - left)
 }
 
-pub(crate) const DELETE_LEAVES: &str = "DELETE FROM stack_runs WHERE no IN (SELECT c.no FROM stack_runs f CROSS JOIN stack_runs c ON c.parent_no = f.no \
-     WHERE f.task_run_id = ?1 AND f.kind = 'frame' AND c.kind <> 'frame' LIMIT ?2)";
-pub(crate) const DELETE_FRAMES: &str = "DELETE FROM stack_runs WHERE no IN (SELECT no FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' LIMIT ?2)";
-pub(crate) const DELETE_SIGNALS: &str = "DELETE FROM signals WHERE rowid IN (SELECT rowid FROM signals WHERE task_run_id = ?1 LIMIT ?2)";
-
+/// Rows of one folded run, at most so many, so that the invariants hold after each piece: what a frame made goes before the frame,
+/// from the last made, and the frame's counters follow. Frames were inserted after the ones that made them, so they go in reverse.
 fn delete_rows_of(tx: &Tx<'_>, run: &str, max: usize) -> Outcome<usize> {
     let mut left = max;
-    for sql in [DELETE_LEAVES, DELETE_FRAMES, DELETE_SIGNALS] {
-        if left > 0 {
-            left -= tx.conn.cached(sql)?.execute((run, left as i64))?;
+    let frames: Vec<(i64, i64)> = tx
+        .conn
+        .cached(
+            "SELECT no, made_count FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' ORDER BY no DESC",
+        )?
+        .query_map([run], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (frame, made) in frames {
+        let keep = made.saturating_sub(i64::try_from(left).unwrap_or(i64::MAX));
+        if keep > 0 {
+            // The places of what stays would have gaps.
+            tx.conn
+                .cached(
+                    "UPDATE stack_runs SET delivered_order = NULL WHERE parent_no = ?1 AND delivered_order IS NOT NULL",
+                )?
+                .execute([frame])?;
         }
+        if made > 0 {
+            let deleted = tx
+                .conn
+                .cached("DELETE FROM stack_runs WHERE parent_no = ?1 AND seq > ?2")?
+                .execute((frame, keep))?;
+            tx.conn
+                .cached("UPDATE stack_runs SET made_count = ?2, delivered_count = 0 WHERE no = ?1")?
+                .execute((frame, keep))?;
+            left = left.saturating_sub(deleted);
+        }
+        if left == 0 {
+            return Ok(max);
+        }
+    }
+    for sql in [
+        "DELETE FROM stack_runs WHERE no IN (SELECT no FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' LIMIT ?2)",
+        "DELETE FROM signals WHERE rowid IN (SELECT rowid FROM signals WHERE task_run_id = ?1 LIMIT ?2)",
+    ] {
+        let bound = i64::try_from(left).unwrap_or(i64::MAX);
+        left -= tx.conn.cached(sql)?.execute((run, bound))?;
     }
     Ok(max - left)
 }
@@ -218,7 +248,7 @@ fn delete_runs(tx: &mut Tx<'_>, retention: &Retention) -> Outcome<usize> {
     old.sort_unstable();
     old.truncate(retention.max);
     for (_, run) in &old {
-        delete_rows_of(tx, run, usize::try_from(i64::MAX).unwrap_or(usize::MAX))?;
+        delete_rows_of(tx, run, usize::MAX)?;
         tx.conn
             .cached("DELETE FROM log_lines WHERE task_run_id = ?1")?
             .execute([run])?;
