@@ -1,4 +1,5 @@
 -- Ids are UUIDv7 as text, times are milliseconds since 1970 (UTC), statuses are words, payloads are exact JSON text.
+-- Words are checked with OR: SQLite builds a temporary table for each longer IN list, each time a row is written (measured: most of the cost of a step).
 -- Every index is there for a query of the engine; none of the engine's queries grows with the history of ended runs.
 
 CREATE TABLE task_functions (
@@ -18,7 +19,7 @@ CREATE TABLE task_runs (
     id              TEXT    NOT NULL PRIMARY KEY,
     task            TEXT    NOT NULL,
     version         TEXT    NOT NULL,
-    status          TEXT    NOT NULL CHECK (status IN ('queued','processing','suspended','blocked','completed','failed','cancelled')),
+    status          TEXT    NOT NULL CHECK (status = 'queued' OR status = 'processing' OR status = 'suspended' OR status = 'blocked' OR status = 'completed' OR status = 'failed' OR status = 'cancelled'),
     input           TEXT    NOT NULL,
     outcome         TEXT,                   -- JSON of the result, '' for undefined; JSON of the failure
     blocked_reason  TEXT,
@@ -52,11 +53,11 @@ CREATE TABLE stack_runs (
     task_run_id     TEXT    NOT NULL,
     parent_id       TEXT,                   -- the frame that made it; NULL for the root frame
     parent_no       INTEGER,                -- the same frame's no
-    kind            TEXT    NOT NULL CHECK (kind IN ('frame','call','timer','signal')),
+    kind            TEXT    NOT NULL CHECK (kind = 'frame' OR kind = 'call' OR kind = 'timer' OR kind = 'signal'),
     seq             INTEGER NOT NULL,
     depth           INTEGER NOT NULL,
     priority        INTEGER NOT NULL,       -- of the run
-    status          TEXT    NOT NULL CHECK (status IN ('pending','processing','suspended_waiting_child','pending_resume','blocked','completed','failed','cancelled')),
+    status          TEXT    NOT NULL CHECK (status = 'pending' OR status = 'processing' OR status = 'suspended_waiting_child' OR status = 'pending_resume' OR status = 'blocked' OR status = 'completed' OR status = 'failed' OR status = 'cancelled'),
     owner           TEXT,
     epoch           INTEGER NOT NULL,
     turn            INTEGER NOT NULL,
@@ -67,7 +68,7 @@ CREATE TABLE stack_runs (
     delivered_turn  INTEGER,
     delivered_at    INTEGER,
     attempt         INTEGER NOT NULL,
-    in_doubt        INTEGER NOT NULL CHECK (in_doubt IN (0, 1)),
+    in_doubt        INTEGER NOT NULL CHECK (in_doubt = 0 OR in_doubt = 1),
     due_at          INTEGER,
     ready_at        INTEGER,                -- NOT NULL exactly while anyone may claim the row: frame or call, waiting, without owner
     service         TEXT    NOT NULL,
@@ -82,7 +83,7 @@ CREATE TABLE stack_runs (
 ) STRICT;
 CREATE UNIQUE INDEX stack_runs_child     ON stack_runs (parent_no, seq) WHERE parent_no IS NOT NULL;
 CREATE UNIQUE INDEX stack_runs_delivered ON stack_runs (parent_no, delivered_order) WHERE delivered_order IS NOT NULL;
-CREATE INDEX stack_runs_unread  ON stack_runs (parent_no, seq) WHERE delivered_order IS NULL AND status IN ('completed','failed');
+CREATE INDEX stack_runs_unread  ON stack_runs (parent_no, seq) WHERE delivered_order IS NULL AND (status = 'completed' OR status = 'failed');
 CREATE INDEX stack_runs_frames  ON stack_runs (task_run_id) WHERE kind = 'frame';
 CREATE INDEX stack_runs_ready   ON stack_runs (kind, priority DESC, ready_at) WHERE ready_at IS NOT NULL;
 CREATE INDEX stack_runs_owner   ON stack_runs (owner) WHERE owner IS NOT NULL;
@@ -95,7 +96,7 @@ CREATE TABLE log_lines (
     task_run_id TEXT    NOT NULL,
     frame_id    TEXT,
     time        INTEGER NOT NULL,
-    level       TEXT    NOT NULL CHECK (level IN ('debug','info','warn','error')),
+    level       TEXT    NOT NULL CHECK (level = 'debug' OR level = 'info' OR level = 'warn' OR level = 'error'),
     message     TEXT    NOT NULL,
     data        TEXT
 ) STRICT;
@@ -104,7 +105,7 @@ CREATE INDEX log_lines_by_run ON log_lines (task_run_id);
 CREATE TABLE workers (
     id            TEXT    NOT NULL PRIMARY KEY,
     name          TEXT    NOT NULL,
-    state         TEXT    NOT NULL CHECK (state IN ('live','dead')),
+    state         TEXT    NOT NULL CHECK (state = 'live' OR state = 'dead'),
     registered_at INTEGER NOT NULL,
     expires_at    INTEGER NOT NULL
 ) STRICT;

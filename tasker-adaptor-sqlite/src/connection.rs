@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tasker_adaptor::StorageError;
 
@@ -74,8 +75,16 @@ fn open(options: &Options) -> Outcome<Connection> {
     }
     let connection = Connection::open_with_flags(&options.path, flags)?;
     connection.busy_timeout(options.busy_timeout)?;
+    stable_plans(&connection)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(connection)
+}
+
+/// A plan must not depend on bound values: without this SQLite prepares some statements anew at each execution, because a value
+/// might make a partial index usable.
+pub(crate) fn stable_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
 }
 
 /// SQLite answers "busy" here at once, without the busy timeout, when two processes make the same new file.

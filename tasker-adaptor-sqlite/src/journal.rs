@@ -22,7 +22,7 @@ pub(crate) static CHILDREN: LazyLock<String> = LazyLock::new(|| {
 pub(crate) static UNREAD: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT {STACK_RUN} FROM stack_runs s WHERE s.parent_no = (SELECT no FROM stack_runs WHERE id = ?1) AND s.delivered_order IS NULL \
-         AND s.status IN ('completed','failed') ORDER BY s.seq"
+         AND (s.status = 'completed' OR s.status = 'failed') ORDER BY s.seq"
     )
 });
 pub(crate) static FRAMES: LazyLock<String> = LazyLock::new(|| {

@@ -74,6 +74,7 @@ async fn no_query_of_the_engine_walks_history() {
         statements.len()
     );
     let conn = rusqlite::Connection::open(storage.path()).unwrap();
+    crate::connection::stable_plans(&conn).unwrap();
     let mut walks = Vec::new();
     for sql in statements {
         let first = sql.split_whitespace().next().unwrap_or_default();

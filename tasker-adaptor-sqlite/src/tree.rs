@@ -66,7 +66,7 @@ pub(crate) fn has_unread(tx: &Tx<'_>, frame: i64) -> Outcome<bool> {
         .conn
         .cached(
             "SELECT 1 FROM stack_runs WHERE parent_no = ?1 AND delivered_order IS NULL \
-             AND status IN ('completed','failed') LIMIT 1",
+             AND (status = 'completed' OR status = 'failed') LIMIT 1",
         )?
         .exists([frame])?)
 }
