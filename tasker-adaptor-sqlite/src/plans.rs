@@ -1,5 +1,10 @@
 //! A look at the plan of every statement: none may walk a table that grows with history.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of test functions"
+)]
+
 use std::sync::Arc;
 
 use tasker_adaptor::conformance::{CASES, Harness, run_case};

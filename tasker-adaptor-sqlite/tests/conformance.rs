@@ -1,5 +1,10 @@
 //! Every promise of the storage contract, on a file of its own.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of test functions"
+)]
+
 use tasker_adaptor::conformance::Harness;
 use tasker_adaptor_sqlite::SqliteStorage;
 

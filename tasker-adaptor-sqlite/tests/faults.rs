@@ -1,5 +1,10 @@
 //! What goes wrong with a file gives its own error, loses nothing, and is over when the cause is.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of test functions"
+)]
+
 mod support;
 
 use std::time::Duration;

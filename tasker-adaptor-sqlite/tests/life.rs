@@ -1,5 +1,10 @@
 //! The life of a run through the rows it leaves.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of test functions"
+)]
+
 mod support;
 
 use support::*;

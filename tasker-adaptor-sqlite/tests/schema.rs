@@ -1,5 +1,10 @@
 //! Files of every schema: older ones open, newer ones are refused untouched.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of test functions"
+)]
+
 mod support;
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,10 @@
 //! What the tests of this crate share: a store in a folder of its own, ids, and the shortest way through a run.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of test functions"
+)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
