@@ -1,0 +1,1 @@
+hide(Math, 'random', function random() { return host_random(); });

@@ -1,0 +1,28 @@
+// Errors made of data: what services answer, and what the bridge refuses.
+const errorClasses = bare({
+  TypeError: RealTypeError, RangeError: RealRangeError, SyntaxError: RealSyntaxError,
+  ReferenceError: RealReferenceError, EvalError: RealEvalError, URIError: RealURIError,
+});
+const toError = (failure) => {
+  const Class = errorClasses[failure.name] ?? RealError;
+  const error = new Class(failure.message);
+  if (Class === RealError && failure.name !== 'Error') hide(error, 'name', failure.name);
+  const { type, code, status, details, retry_after_ms: retryAfterMs, stack, cause } = setPrototypeOf(failure, null);
+  if (type !== undefined) show(error, 'type', type);
+  if (code !== undefined) show(error, 'code', code);
+  if (status !== undefined) show(error, 'status', status);
+  if (details !== undefined) show(error, 'details', details);
+  if (retryAfterMs !== undefined) show(error, 'retryAfterMs', retryAfterMs);
+  if (cause !== undefined) hide(error, 'cause', toError(cause));
+  hide(error, 'stack', stack ?? host_clean_stack(error.stack));
+  return error;
+};
+class DOMExceptionShim extends RealError {
+  #name;
+  constructor(message = '', name = 'Error') { super(`${message}`); this.#name = typeof name === 'object' ? `${name.name ?? 'Error'}` : `${name}`; hide(this, 'stack', host_clean_stack(this.stack)); }
+  get name() { return this.#name; }
+  get code() { return domCodes[this.#name] ?? 0; }
+}
+const domCodes = bare({ InvalidCharacterError: 5, NotSupportedError: 9, InvalidStateError: 11, SyntaxError: 12, AbortError: 20, QuotaExceededError: 22, TimeoutError: 23, DataCloneError: 25 });
+hide(DOMExceptionShim, 'name', 'DOMException');
+const DOMException = publish('DOMException', DOMExceptionShim);

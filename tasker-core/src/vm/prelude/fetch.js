@@ -1,0 +1,2 @@
+// fetch: exists where the http service is granted.
+const publishFetch = () => {};
