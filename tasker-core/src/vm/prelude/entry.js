@@ -46,7 +46,7 @@ const start = async (info, name, input) => {
     push(own, ['tools', tools]);
     push(own, ['signal', signal]);
     push(own, ['run', run]);
-    push(own, ['task', show({}, 'execute', tools.tasks.execute) && { execute: tools.tasks.execute }]);
+    push(own, ['task', { execute: tools.tasks.execute }]);
     const context = toolsObject(info.tools, own);
     publish('tools', tools);
     for (let i = 0; i < info.tools.length; i++) if (info.tools[i] === 'http') publishFetch();

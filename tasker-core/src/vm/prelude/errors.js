@@ -7,7 +7,7 @@ const toError = (failure) => {
   const Class = errorClasses[failure.name] ?? RealError;
   const error = new Class(failure.message);
   if (Class === RealError && failure.name !== 'Error') hide(error, 'name', failure.name);
-  const { type, code, status, details, retry_after_ms: retryAfterMs, stack, cause } = setPrototypeOf(failure, null);
+  const { type, code, status, details, retry_after_ms: retryAfterMs, stack, cause } = bare(failure);
   if (type !== undefined) show(error, 'type', type);
   if (code !== undefined) show(error, 'code', code);
   if (status !== undefined) show(error, 'status', status);

@@ -17,7 +17,7 @@ const padStart = uncurry(String.prototype.padStart), regExec = uncurry(RegExp.pr
 const isArray = Array.isArray;
 const asObject = Object;
 // Own data properties only: a descriptor from a plain literal would inherit from what the task does to Object.prototype.
-const bare = (members) => setPrototypeOf(members, null);
+const bare = (members) => { setPrototypeOf(members, null); return members; };
 const data = (value, enumerable, writable = true, configurable = true) => bare({ value, enumerable, writable, configurable });
 const hide = (target, name, value) => { defineProperty(target, name, data(value, false)); return value; };
 const show = (target, name, value) => { defineProperty(target, name, data(value, true)); return value; };
