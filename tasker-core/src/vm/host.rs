@@ -64,6 +64,8 @@ ops! {
     Encode => "host_encode",
     Decode => "host_decode",
     Clean => "host_clean_stack",
+    Brand => "host_brand",
+    IsView => "host_is_view",
 }
 
 /// Functions of the prelude that Rust calls.
@@ -612,7 +614,8 @@ fn cut(mut text: String, max: usize) -> String {
     text
 }
 
-/// Compiles one file. A CommonJS file becomes a function whose head stands on a line of its own before line 1.
+/// Compiles one file. A CommonJS file becomes a function whose head stands on line 0; line −1 is empty, for QuickJS takes
+/// a first line of 0 for "not given".
 pub(super) fn compile(
     ctx: Ctx<'_>,
     module: &crate::task::Module,
@@ -630,9 +633,9 @@ pub(super) fn compile(
                 None => source.to_owned(),
             };
             let text = format!(
-                "(function (exports, require, module, __filename, __dirname) {{\n{source}\n{tail}}})"
+                "\n(function (exports, require, module, __filename, __dirname) {{\n{source}\n{tail}}})"
             );
-            ctx.compile_script(&text, &module.path, 0)
+            ctx.compile_script(&text, &module.path, -1)
         }
     }
 }
@@ -783,6 +786,11 @@ impl Host for FrameHost {
             Op::QueryWrite => web::query_write(ctx, args),
             Op::Encode => web::encode(ctx, args),
             Op::Decode => web::decode(ctx, args),
+            Op::Brand => match args.at(0).brand() {
+                Some(brand) => ctx.string(&brand),
+                None => Ok(ctx.undefined()),
+            },
+            Op::IsView => Ok(ctx.bool(args.at(0).is_typed_array())),
             Op::Clean => ctx.string(&super::capture::clean_stack(&args.at(0).text()?)),
         }
     }

@@ -86,15 +86,6 @@ pub(super) enum Kind {
     Other,
 }
 
-/// State of a promise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PromiseState {
-    Pending,
-    Fulfilled,
-    Rejected,
-    NotAPromise,
-}
-
 /// What running one job did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Job {
@@ -801,18 +792,6 @@ impl<'r> Ctx<'r> {
         }
     }
 
-    /// A string of these code units.
-    pub(super) fn string_utf16(self, units: &[u16]) -> Result<Value<'r>, Thrown> {
-        // SAFETY: pointer and length of live memory.
-        unsafe {
-            self.check(qjs::JS_NewStringUTF16(
-                self.raw.as_ptr(),
-                units.as_ptr(),
-                units.len() as _,
-            ))
-        }
-    }
-
     /// A `Uint8Array` with a copy of these bytes.
     pub(super) fn bytes(self, bytes: &[u8]) -> Result<Value<'r>, Thrown> {
         // SAFETY: pointer and length of live memory, which is copied.
@@ -1279,6 +1258,26 @@ impl<'r> Value<'r> {
         unsafe { qjs::JS_IsError(self.raw) }
     }
 
+    pub(super) fn is_typed_array(&self) -> bool {
+        // SAFETY: a live value.
+        unsafe { qjs::JS_GetTypedArrayType(self.raw) >= 0 }
+    }
+
+    /// The name of an object's class as QuickJS knows it, whatever the task made of its prototype: `Map`, `Date`, `Uint8Array`.
+    pub(super) fn brand(&self) -> Option<String> {
+        if self.kind() != Kind::Object {
+            return None;
+        }
+        // SAFETY: a live object's class is registered; the atom's count is ours.
+        let name = unsafe {
+            Key {
+                atom: qjs::JS_GetClassName(self.ctx.shared.rt.get(), self.class()),
+                ctx: self.ctx,
+            }
+        };
+        name.name().ok()
+    }
+
     pub(super) fn is_proxy(&self) -> bool {
         // SAFETY: a live value.
         unsafe { qjs::JS_IsProxy(self.raw) }
@@ -1297,22 +1296,6 @@ impl<'r> Value<'r> {
                 }
             }
         }
-    }
-
-    pub(super) fn promise_state(&self) -> PromiseState {
-        // SAFETY: a live value.
-        match unsafe { qjs::JS_PromiseState(self.ctx.raw.as_ptr(), self.raw) } {
-            qjs::JSPromiseStateEnum_JS_PROMISE_PENDING => PromiseState::Pending,
-            qjs::JSPromiseStateEnum_JS_PROMISE_FULFILLED => PromiseState::Fulfilled,
-            qjs::JSPromiseStateEnum_JS_PROMISE_REJECTED => PromiseState::Rejected,
-            _ => PromiseState::NotAPromise,
-        }
-    }
-
-    /// What a promise settled with.
-    pub(super) fn promise_result(&self) -> Value<'r> {
-        // SAFETY: a live value; the answer is a new count.
-        unsafe { self.ctx.own(qjs::JS_PromiseResult(self.ctx.raw.as_ptr(), self.raw)) }
     }
 
     /// Calls it with `undefined` as `this`.

@@ -17,12 +17,9 @@ const toError = (failure) => {
   hide(error, 'stack', stack ?? host_clean_stack(error.stack));
   return error;
 };
-class DOMExceptionShim extends RealError {
-  #name;
-  constructor(message = '', name = 'Error') { super(`${message}`); this.#name = typeof name === 'object' ? `${name.name ?? 'Error'}` : `${name}`; hide(this, 'stack', host_clean_stack(this.stack)); }
-  get name() { return this.#name; }
-  get code() { return domCodes[this.#name] ?? 0; }
-}
-const domCodes = bare({ InvalidCharacterError: 5, NotSupportedError: 9, InvalidStateError: 11, SyntaxError: 12, AbortError: 20, QuotaExceededError: 22, TimeoutError: 23, DataCloneError: 25 });
-hide(DOMExceptionShim, 'name', 'DOMException');
-const DOMException = publish('DOMException', DOMExceptionShim);
+const RealDOMException = DOMException;
+const domException = (message, name) => {
+  const error = new RealDOMException(message, name);
+  hide(error, 'stack', host_clean_stack(error.stack));
+  return error;
+};

@@ -25,7 +25,7 @@ fn an_uncaught_error_fails_with_its_line() {
     let turn = run("\nmodule.exports = async function execute(input) {\n  throw new TypeError('bad');\n}", "null");
     let TurnEnd::Failed(failure) = &turn.end else { panic!("{turn:?}") };
     assert_eq!((failure.name.as_str(), failure.message.as_str()), ("TypeError", "bad"));
-    assert_eq!(failure.stack.as_deref(), Some("    at execute (task.js:3:9)"));
+    assert_eq!(failure.stack.as_deref(), Some("    at execute (task.js:3:13)"));
 }
 
 #[test]
