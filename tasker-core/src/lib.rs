@@ -7,6 +7,7 @@ pub mod task;
 pub mod vm;
 
 pub use limits::{Limit, Limits};
+pub use task::{Schema, TaskError, TaskOptions, TaskSource};
 pub use tasker_adaptor as adaptor;
 pub use tasker_adaptor::{
     BlockedReason, Failure, Json, LogCursor, LogLevel, Outcome, RunStatus, StackRunId, StackStatus,
