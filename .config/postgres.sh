@@ -2,6 +2,10 @@
 # A private PostgreSQL server for the tests.
 #
 #   .config/postgres.sh run COMMAND…   starts a server, runs COMMAND with TASKER_TEST_POSTGRES_URL set, stops the server
+#   .config/postgres.sh serve          starts a server of its own whatever is set, prints its URL; each line read restarts
+#                                      it at once, as a crash does, and is answered by a line; the end of input stops it
+#   .config/postgres.sh pgbouncer      starts PgBouncer in transaction mode before the server of TASKER_TEST_POSTGRES_URL,
+#                                      prints its URL, stops it at the end of input
 #   . .config/postgres.sh              defines tasker_postgres_start and tasker_postgres_stop for another script
 #
 # A TASKER_TEST_POSTGRES_URL that is set already is used as it is: nothing is started and nothing is stopped.
@@ -100,20 +104,22 @@ tasker_postgres_start() {
         tasker_postgres_stop
         return 1
     fi
-    local port tries
-    port=$(tasker_postgres_free_port) || return 1
-    # fsync and synchronous_commit stay on: the tests are about durability.
-    (cd "$folder" && tasker_postgres_exec "$bin/postgres" -D "$folder/data" -h 127.0.0.1 -p "$port" -k "$folder" \
-        -c max_connections=400 -c shared_buffers=256MB -c max_wal_size=2GB -c checkpoint_timeout=30min) \
-        >"$folder/server.log" 2>&1 &
+    TASKER_POSTGRES_PORT=$(tasker_postgres_free_port) || return 1
+    tasker_postgres_launch "$bin" || return 1
+    export TASKER_TEST_POSTGRES_URL="postgres://tasker@127.0.0.1:$TASKER_POSTGRES_PORT/postgres?sslmode=disable"
+    echo "postgres.sh: $("$bin/postgres" --version) on port $TASKER_POSTGRES_PORT, data in $folder" >&2
+}
+
+# Starts the server on its data folder and port, and waits until it answers.
+# fsync and synchronous_commit stay on: the tests are about durability.
+tasker_postgres_launch() {
+    local bin=$1 folder=$TASKER_POSTGRES_FOLDER tries
+    (cd "$folder" && tasker_postgres_exec "$bin/postgres" -D "$folder/data" -h 127.0.0.1 -p "$TASKER_POSTGRES_PORT" \
+        -k "$folder" -c max_connections=400 -c shared_buffers=256MB -c max_wal_size=2GB -c checkpoint_timeout=30min) \
+        >>"$folder/server.log" 2>&1 </dev/null &
     TASKER_POSTGRES_PID=$!
     for tries in $(seq 300); do
-        if "$bin/pg_isready" -q -h 127.0.0.1 -p "$port" -U tasker -d postgres; then
-            export TASKER_TEST_POSTGRES_URL="postgres://tasker@127.0.0.1:$port/postgres?sslmode=disable"
-            export TASKER_TEST_POSTGRES_BIN="$bin"
-            echo "postgres.sh: $("$bin/postgres" --version) on port $port, data in $folder" >&2
-            return 0
-        fi
+        "$bin/pg_isready" -q -h 127.0.0.1 -p "$TASKER_POSTGRES_PORT" -U tasker -d postgres && return 0
         kill -0 "$TASKER_POSTGRES_PID" 2>/dev/null || break
         sleep 0.1
     done
@@ -121,6 +127,77 @@ tasker_postgres_start() {
     cat "$folder/server.log" >&2
     tasker_postgres_stop
     return 1
+}
+
+# Starts a server and restarts it for every line read, as after a crash: `immediate`, so that it recovers from its log.
+tasker_postgres_serve() {
+    unset TASKER_TEST_POSTGRES_URL
+    tasker_postgres_start || return 1
+    local bin
+    bin=$(tasker_postgres_bin)
+    echo "$TASKER_TEST_POSTGRES_URL"
+    while read -r _; do
+        kill -QUIT "$TASKER_POSTGRES_PID"
+        wait "$TASKER_POSTGRES_PID" 2>/dev/null
+        tasker_postgres_launch "$bin" || return 1
+        echo restarted
+    done
+}
+
+# Runs PgBouncer in transaction mode before the server of TASKER_TEST_POSTGRES_URL until the end of input.
+tasker_pgbouncer_serve() {
+    PATH="$PATH:/usr/sbin"
+    command -v pgbouncer >/dev/null || tasker_postgres_install pgbouncer || true
+    if ! command -v pgbouncer >/dev/null; then
+        echo "postgres.sh: no pgbouncer found and none could be installed (Debian: apt-get install pgbouncer)" >&2
+        return 1
+    fi
+    local rest user password host port database folder listen bouncer tries
+    rest=${TASKER_TEST_POSTGRES_URL#*://}
+    rest=${rest%%\?*}
+    database=${rest##*/}
+    rest=${rest%/*}
+    user=${rest%@*}
+    host=${rest##*@}
+    port=${host##*:}
+    [ "$port" = "$host" ] && port=5432
+    host=${host%:*}
+    password=
+    [ "${user#*:}" != "$user" ] && password="password=${user#*:}"
+    user=${user%%:*}
+    folder=$(mktemp -d "${TMPDIR:-/tmp}/tasker-pgbouncer.XXXXXX") || return 1
+    TASKER_POSTGRES_USER=$(id -un)
+    if [ "$(id -u)" -eq 0 ]; then
+        TASKER_POSTGRES_USER=nobody
+        chown nobody "$folder"
+    fi
+    listen=$(tasker_postgres_free_port) || return 1
+    cat >"$folder/pgbouncer.ini" <<INI
+[databases]
+* = host=$host port=$port user=$user $password
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = $listen
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+max_client_conn = 500
+default_pool_size = 6
+INI
+    (cd "$folder" && tasker_postgres_exec pgbouncer -q "$folder/pgbouncer.ini") >"$folder/log" 2>&1 </dev/null &
+    bouncer=$!
+    trap 'kill "'"$bouncer"'" 2>/dev/null; rm -rf "'"$folder"'"' EXIT
+    for tries in $(seq 100); do
+        (exec 3<>"/dev/tcp/127.0.0.1/$listen") 2>/dev/null && break
+        if ! kill -0 "$bouncer" 2>/dev/null; then
+            echo "postgres.sh: pgbouncer did not start (looked $tries times):" >&2
+            cat "$folder/log" >&2
+            return 1
+        fi
+        sleep 0.1
+    done
+    echo "postgres://$user@127.0.0.1:$listen/$database?sslmode=disable"
+    cat >/dev/null
 }
 
 # Stops the server that tasker_postgres_start started, and removes its folder. A server of the caller's stays.
@@ -139,14 +216,20 @@ tasker_postgres_stop() {
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
     set -uo pipefail
-    if [ "${1:-}" != run ] || [ $# -lt 2 ]; then
-        echo "usage: $0 run COMMAND…" >&2
-        exit 2
-    fi
-    shift
     trap tasker_postgres_stop EXIT
     trap 'exit 130' INT TERM
-    tasker_postgres_start || exit 1
-    "$@"
-    exit $?
+    case "${1:-}" in
+    run)
+        shift
+        tasker_postgres_start || exit 1
+        "$@"
+        exit $?
+        ;;
+    serve) tasker_postgres_serve ;;
+    pgbouncer) tasker_pgbouncer_serve ;;
+    *)
+        echo "usage: $0 run COMMAND… | serve | pgbouncer" >&2
+        exit 2
+        ;;
+    esac
 fi

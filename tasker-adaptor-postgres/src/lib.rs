@@ -55,6 +55,7 @@ pub struct PostgresStorage {
 
 struct Inner {
     pool: Pool,
+    leases: Pool,
     schema: Arc<Schema>,
     /// Statements have names: there is no transaction pooler in between.
     named: bool,
@@ -139,12 +140,13 @@ impl PostgresStorage {
     /// Closes the pool: later calls are `Unavailable`. Dropping the last clone closes it too, and ends all watches.
     pub fn close(&self) {
         self.inner.pool.close();
+        self.inner.leases.close();
     }
 
     pub(crate) async fn start(options: PostgresOptions) -> Result<Self, StorageError> {
         let schema = Arc::new(Schema::new(&options.schema)?);
         let connections = options.connections()?;
-        let pool = connections.pool;
+        let (pool, leases) = (connections.pool, connections.leases);
         let token: Uuid = {
             let object = pool.get().await.map_err(error::from_pool)?;
             migrate::run(&object, &schema, options.migrate).await?;
@@ -157,10 +159,9 @@ impl PostgresStorage {
         let listener = connections.listener.filter(|_| options.listen);
         let is_direct = match (options.pooler, &listener) {
             (Pooler::Off, _) => true,
-            (Pooler::On, _) => false,
             (Pooler::Auto, Some(listener)) => hints::hears(&pool, &schema, listener, token).await?,
-            // Nothing to find out with: unnamed statements work everywhere.
-            (Pooler::Auto, None) => false,
+            // Without a listener there is nothing to find out with: unnamed statements work everywhere.
+            (Pooler::On, _) | (Pooler::Auto, None) => false,
         };
         let hub = Hub::start(HubParts {
             pool: pool.clone(),
@@ -172,6 +173,7 @@ impl PostgresStorage {
         Ok(Self {
             inner: Arc::new(Inner {
                 pool,
+                leases,
                 schema,
                 named: is_direct,
                 hub,
@@ -181,6 +183,11 @@ impl PostgresStorage {
 
     pub(crate) async fn session(&self) -> Result<Session, StorageError> {
         Session::open(&self.inner.pool, &self.inner.schema, self.inner.named).await
+    }
+
+    /// A connection that no commit holds.
+    pub(crate) async fn lease_session(&self) -> Result<Session, StorageError> {
+        Session::open(&self.inner.leases, &self.inner.schema, self.inner.named).await
     }
 
     pub(crate) fn hint(&self, hints: impl IntoIterator<Item = Hint>) {

@@ -24,13 +24,13 @@ const MIGRATIONS: &[Migration] = &[Migration {
 pub(crate) const NEWEST: u32 = 1;
 
 /// What stands around the migrations: the schema, the list of what was applied.
-const FRAME: &str = r#"CREATE SCHEMA IF NOT EXISTS $schema$;
-CREATE TABLE IF NOT EXISTS tasker.tasker_schema (
+const SCHEMA: &str = "CREATE SCHEMA IF NOT EXISTS $schema$;\n";
+const FRAME: &str = "CREATE TABLE IF NOT EXISTS tasker.tasker_schema (
     version    integer PRIMARY KEY,
     name       text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
-"#;
+";
 
 /// Nobody but the owner and those whom the owner names: also not the roles that Supabase's API answers for.
 const PERMISSIONS: &str = r"DO $do$
@@ -55,22 +55,19 @@ $do$;
 
 /// All migrations as one script for the schema.
 pub(crate) fn script(schema: &Schema) -> String {
-    script_from(schema, 0)
+    render(schema, SCHEMA) + &script_from(schema, 0)
 }
 
 fn script_from(schema: &Schema, found: u32) -> String {
-    let mut script = render(schema, FRAME);
-    for migration in MIGRATIONS.iter().filter(|one| one.version > found) {
-        script.push_str(&render(schema, migration.sql));
-        script.push_str(&format!(
-            "INSERT INTO {}.tasker_schema (version, name) VALUES ({}, '{}');\n",
-            schema.quoted(),
-            migration.version,
-            migration.name
-        ));
-    }
-    script.push_str(&render(schema, PERMISSIONS));
-    script
+    let missing = MIGRATIONS.iter().filter(|one| one.version > found);
+    let applied = missing.map(|migration| {
+        let note = format!(
+            "INSERT INTO tasker.tasker_schema (version, name) VALUES ({}, '{}');\n",
+            migration.version, migration.name
+        );
+        render(schema, migration.sql) + &render(schema, &note)
+    });
+    render(schema, FRAME) + &applied.collect::<String>() + &render(schema, PERMISSIONS)
 }
 
 fn render(schema: &Schema, sql: &str) -> String {
@@ -115,10 +112,14 @@ async fn apply(client: &Client, schema: &Schema) -> Result<(), StorageError> {
     let found = version(client, schema).await?;
     check(found, true)?;
     if found < NEWEST {
-        client
-            .batch_execute(&script_from(schema, found))
-            .await
-            .map_err(from_driver)?;
+        let script = script_from(schema, found);
+        // Only where it is missing: who may not create schemas may still own one.
+        let script = if is_there(client, schema).await? {
+            script
+        } else {
+            render(schema, SCHEMA) + &script
+        };
+        client.batch_execute(&script).await.map_err(from_driver)?;
     }
     Ok(())
 }
@@ -143,6 +144,19 @@ fn check(found: u32, may_migrate: bool) -> Result<(), StorageError> {
         });
     }
     Ok(())
+}
+
+/// Whether the schema exists.
+async fn is_there(client: &Client, schema: &Schema) -> Result<bool, StorageError> {
+    let name = schema.name();
+    let found = client
+        .query_typed(
+            "SELECT 1 FROM pg_namespace WHERE nspname::text = $1",
+            &[(&name, tokio_postgres::types::Type::TEXT)],
+        )
+        .await
+        .map_err(from_driver)?;
+    Ok(!found.is_empty())
 }
 
 /// The version that is there; 0 for none.

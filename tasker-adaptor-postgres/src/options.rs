@@ -15,6 +15,9 @@ use crate::tls;
 /// Connections of a pool when the caller names no number.
 const POOL_SIZE: usize = 8;
 
+/// Connections for leases, made when the first worker registers.
+const LEASE_CONNECTIONS: usize = 1;
+
 /// How long a connection may take to be made, or to come out of the pool, before the call is `Unavailable`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -49,12 +52,14 @@ pub struct PostgresOptions {
 #[derive(Clone)]
 enum Source {
     Url(String),
-    Pool(Pool, Option<Config>),
+    Pool(Pool, Option<Box<Config>>),
 }
 
 /// The pool, and what the listener connects with.
 pub(crate) struct Connections {
     pub(crate) pool: Pool,
+    /// For leases alone: a heartbeat must not wait for a connection that commits hold.
+    pub(crate) leases: Pool,
     pub(crate) listener: Option<(Config, MakeRustlsConnect)>,
 }
 
@@ -78,7 +83,7 @@ impl PostgresOptions {
     }
 
     pub(crate) fn from_pool(pool: Pool, listener: Option<Config>) -> Self {
-        Self::new(Source::Pool(pool, listener))
+        Self::new(Source::Pool(pool, listener.map(Box::new)))
     }
 
     fn new(source: Source) -> Self {
@@ -101,7 +106,7 @@ impl PostgresOptions {
         self
     }
 
-    /// Connections at most, beside the one of the listener. Default 8. A pool that the caller brings keeps its own size.
+    /// Connections at most, beside one that listens and one for leases. Default 8. A pool that the caller brings keeps its own size.
     #[must_use]
     pub fn pool_size(mut self, connections: usize) -> Self {
         self.pool_size = connections.max(2);
@@ -157,15 +162,21 @@ impl PostgresOptions {
         match &self.source {
             Source::Url(url) => self.connections_to(url),
             Source::Pool(pool, listener) => {
-                let listener = match listener {
-                    Some(config) => Some((
-                        config.clone(),
-                        self.connector(config, &tls::Verify::default())?,
-                    )),
-                    None => None,
+                let pool = pool.clone();
+                let Some(config) = listener else {
+                    let leases = pool.clone();
+                    return Ok(Connections {
+                        pool,
+                        leases,
+                        listener: None,
+                    });
                 };
+                let connector = self.connector(config, &tls::Verify::default())?;
+                let leases = build_pool(config, &connector, LEASE_CONNECTIONS)?;
+                let listener = Some(((**config).clone(), connector));
                 Ok(Connections {
-                    pool: pool.clone(),
+                    pool,
+                    leases,
                     listener,
                 })
             }
@@ -185,27 +196,9 @@ impl PostgresOptions {
             config.connect_timeout(CONNECT_TIMEOUT);
         }
         let connector = self.connector(&config, &verify)?;
-        let manager = Manager::from_config(
-            config.clone(),
-            connector.clone(),
-            ManagerConfig {
-                recycling_method: RecyclingMethod::Fast,
-            },
-        );
-        let pool = Pool::builder(manager)
-            .max_size(self.pool_size)
-            .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(CONNECT_TIMEOUT * 3))
-            .create_timeout(Some(CONNECT_TIMEOUT * 2))
-            .build()
-            .map_err(|error| StorageError::Backend {
-                backend: BACKEND,
-                message: format!("the pool cannot be built: {error}"),
-                retryable: false,
-                source: None,
-            })?;
         Ok(Connections {
-            pool,
+            pool: build_pool(&config, &connector, self.pool_size)?,
+            leases: build_pool(&config, &connector, LEASE_CONNECTIONS)?,
             listener: Some((config, connector)),
         })
     }
@@ -221,6 +214,32 @@ impl PostgresOptions {
         };
         Ok(MakeRustlsConnect::new(tls))
     }
+}
+
+fn build_pool(
+    config: &Config,
+    connector: &MakeRustlsConnect,
+    size: usize,
+) -> Result<Pool, StorageError> {
+    let manager = Manager::from_config(
+        config.clone(),
+        connector.clone(),
+        ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        },
+    );
+    Pool::builder(manager)
+        .max_size(size)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(CONNECT_TIMEOUT * 3))
+        .create_timeout(Some(CONNECT_TIMEOUT * 2))
+        .build()
+        .map_err(|error| StorageError::Backend {
+            backend: BACKEND,
+            message: format!("the pool cannot be built: {error}"),
+            retryable: false,
+            source: None,
+        })
 }
 
 /// Makes the connection of the listener; the second part must be polled for the first to work.

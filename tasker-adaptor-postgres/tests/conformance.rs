@@ -13,4 +13,7 @@ async fn fresh() -> Harness {
         .keep(schema)
 }
 
-tasker_adaptor::conformance_tests!(#[tokio::test(flavor = "multi_thread", worker_threads = 4)] crate::fresh);
+tasker_adaptor::conformance_tests!(
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    crate::fresh
+);

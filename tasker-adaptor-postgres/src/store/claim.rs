@@ -4,8 +4,8 @@
 //! Priorities are walked one by one, so rows that are due much later than now cost a claim nothing.
 
 use tasker_adaptor::{
-    BlockedReason, Claim, ClaimedCall, ClaimedFrame, Hint, StackRun, StackRunId, StorageError,
-    TaskName, TaskVersion, Timestamp, WorkerId,
+    BlockedReason, Claim, ClaimedCall, ClaimedFrame, StackRun, StackRunId, StorageError, TaskName,
+    TaskVersion, Timestamp, WorkerId,
 };
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -40,6 +40,13 @@ macro_rules! ready_call {
     };
 }
 
+/// The worker $3 is live. Its row was locked by the statement before, so this stays true until the end.
+macro_rules! live_worker {
+    () => {
+        "EXISTS (SELECT 1 FROM tasker.workers w WHERE w.id = $3 AND w.state = 'live')"
+    };
+}
+
 /// The ready rows of `$ready`, highest priority first: at most $2 whose time has come at $1.
 macro_rules! ready_rows {
     ($ready:ident, $lock:literal) => {
@@ -52,7 +59,9 @@ macro_rules! ready_rows {
             $ready!("s"),
             " AND s.priority = p.priority AND s.ready_at <= $1 AND r.status <> 'cancelled' ORDER BY s.ready_at, s.id LIMIT $2 FOR UPDATE OF s SKIP LOCKED FOR ",
             $lock,
-            " OF r SKIP LOCKED) t LIMIT $2) "
+            " OF r SKIP LOCKED) t WHERE ",
+            live_worker!(),
+            " LIMIT $2) "
         )
     };
 }
@@ -70,13 +79,17 @@ const TAKE_CALLS: &str = concat!(
 const TAKE_FRAME: &str = concat!(
     "WITH taken AS MATERIALIZED (SELECT s.id FROM tasker.stack_runs s JOIN tasker.task_runs r ON r.id = s.task_run_id WHERE s.id = $4 AND ",
     ready_frame!("s"),
-    " AND (s.due_at IS NULL OR s.due_at <= $1) AND r.status <> 'cancelled' LIMIT $2 FOR UPDATE OF s SKIP LOCKED FOR NO KEY UPDATE OF r SKIP LOCKED) UPDATE tasker.stack_runs s SET status = 'processing', owner = $3, epoch = s.epoch + 1 FROM taken WHERE s.id = taken.id RETURNING s.id"
+    " AND (s.due_at IS NULL OR s.due_at <= $1) AND r.status <> 'cancelled' AND ",
+    live_worker!(),
+    " LIMIT $2 FOR UPDATE OF s SKIP LOCKED FOR NO KEY UPDATE OF r SKIP LOCKED) UPDATE tasker.stack_runs s SET status = 'processing', owner = $3, epoch = s.epoch + 1 FROM taken WHERE s.id = taken.id RETURNING s.id"
 );
 
 const TAKE_CALL: &str = concat!(
     "WITH taken AS MATERIALIZED (SELECT s.id FROM tasker.stack_runs s JOIN tasker.task_runs r ON r.id = s.task_run_id WHERE s.id = $4 AND ",
     ready_call!("s"),
-    " AND (s.due_at IS NULL OR s.due_at <= $1) AND r.status <> 'cancelled' LIMIT $2 FOR UPDATE OF s SKIP LOCKED FOR KEY SHARE OF r SKIP LOCKED) UPDATE tasker.stack_runs s SET status = 'processing', owner = $3, epoch = s.epoch + 1, attempt = s.attempt + 1, started_at = $1 FROM taken WHERE s.id = taken.id RETURNING s.id"
+    " AND (s.due_at IS NULL OR s.due_at <= $1) AND r.status <> 'cancelled' AND ",
+    live_worker!(),
+    " LIMIT $2 FOR UPDATE OF s SKIP LOCKED FOR KEY SHARE OF r SKIP LOCKED) UPDATE tasker.stack_runs s SET status = 'processing', owner = $3, epoch = s.epoch + 1, attempt = s.attempt + 1, started_at = $1 FROM taken WHERE s.id = taken.id RETURNING s.id"
 );
 
 /// Runs of the root frames among $1 begin, at $2.
@@ -90,7 +103,7 @@ const READ: &str = concat!(
     ", CASE WHEN s.parent_id IS NULL THEN r.input END FROM tasker.stack_runs s JOIN tasker.task_runs r ON r.id = s.task_run_id WHERE s.id = ANY ($1) ORDER BY s.priority DESC, s.ready_at, s.id"
 );
 
-const BLOCK: &str = "UPDATE tasker.stack_runs s SET status = 'blocked', owner = NULL, outcome = NULL, blocked_reason = $2 WHERE s.id = $1";
+const BLOCK: &str = "UPDATE tasker.stack_runs s SET status = 'blocked', owner = NULL, outcome = NULL, blocked_reason = $2 WHERE s.id = $1 AND s.status = 'processing'";
 
 /// A frame that is this worker's: taken again if its children or its first turn ask for it, else parked.
 const RELOAD: &str = concat!(
@@ -157,14 +170,9 @@ where
     } else {
         many
     };
-    // A claim of a dead worker must take nothing: its row is locked, and looked at, before.
     let lock = session.step(locks::WORKERS, vec![uuids(&workers)]);
-    let live = session.begin(vec![lock]).await?;
-    if live[0].is_empty() {
-        session.rollback().await?;
-        return Ok(Vec::new());
-    }
-    let taken = session.query(sql, &params).await?;
+    let take = session.step(sql, params);
+    let taken = session.begin(vec![lock, take]).await?.remove(1);
     if taken.is_empty() {
         session.rollback().await?;
         return Ok(Vec::new());
@@ -173,45 +181,65 @@ where
         .iter()
         .map(|row| get(row, 0))
         .collect::<Result<_, _>>()?;
-    let (claimed, hints) = read_taken(&mut session, &ids, now, frames, read).await?;
-    session.commit(Vec::new()).await?;
-    storage.hint(hints);
-    Ok(claimed)
+    read_taken(storage, &mut session, &ids, now, frames, read).await
 }
 
-/// Reads what was taken. A row that cannot be read is blocked, so that only its run is affected.
+/// Reads what was taken, and commits. A row that cannot be read is blocked, so that only its run is affected.
 async fn read_taken<T>(
+    storage: &PostgresStorage,
     session: &mut Session,
     ids: &Vec<Uuid>,
     now: i64,
     frames: bool,
     read: impl Fn(&Row) -> Result<T, StorageError> + Send,
-) -> Result<(Vec<T>, Vec<Hint>), StorageError> {
+) -> Result<Vec<T>, StorageError> {
     let mut steps = Vec::new();
     if frames {
         steps.push(session.step(BEGIN_RUNS, vec![uuids(ids), long(&now)]));
     }
     steps.push(session.step(READ, vec![uuids(ids)]));
-    let rows = session.pipeline(steps).await?.pop().unwrap_or_default();
+    let rows = session.commit(steps).await?.pop().unwrap_or_default();
     let mut claimed = Vec::with_capacity(rows.len());
-    let mut hints = Vec::new();
     for row in &rows {
         match read(row) {
             Ok(taken) => claimed.push(taken),
             Err(error @ StorageError::Corrupt { .. }) => {
                 let (id, run): (Uuid, Uuid) = (get(row, 0)?, get(row, 1)?);
                 tracing::error!(%error, task_run = %run, "a row cannot be read; its run is blocked");
-                let reason = BlockedReason::Corrupt {
-                    what: error.to_string(),
-                };
-                let reason = serde_json::to_string(&reason).unwrap_or_default();
-                session.query(BLOCK, &[uuid(&id), text(&reason)]).await?;
-                hints.extend(tidy(session, run, now).await?);
+                if let Err(later) = block(storage, session, (id, run), &error, now).await {
+                    // It stays with this worker, which finds it when it looks for rows that it owns and does not hold.
+                    tracing::error!(error = %later, task_run = %run, "its run could not be blocked");
+                }
             }
             Err(error) => return Err(error),
         }
     }
-    Ok((claimed, hints))
+    Ok(claimed)
+}
+
+async fn block(
+    storage: &PostgresStorage,
+    session: &mut Session,
+    (id, run): (Uuid, Uuid),
+    error: &StorageError,
+    now: i64,
+) -> Result<(), StorageError> {
+    let reason = BlockedReason::Corrupt {
+        what: error.to_string(),
+    };
+    let reason = serde_json::to_string(&reason).unwrap_or_default();
+    let (runs, rows) = (vec![run], vec![id]);
+    let none: Vec<Uuid> = Vec::new();
+    let steps = vec![
+        session.step(locks::RUNS, vec![uuids(&runs)]),
+        session.step(locks::ROWS, vec![uuids(&rows), uuids(&none), uuids(&none)]),
+        session.step(BLOCK, vec![uuid(&id), text(&reason)]),
+    ];
+    session.begin(steps).await?;
+    let hints = tidy(session, run, now).await?;
+    session.commit(Vec::new()).await?;
+    storage.hint(hints);
+    Ok(())
 }
 
 fn claimed_frame(row: &Row) -> Result<ClaimedFrame, StorageError> {
@@ -286,8 +314,6 @@ pub(super) async fn reload(
         session.commit(vec![follow]).await?;
         return Ok(None);
     }
-    let (mut claimed, hints) = read_taken(&mut session, &ids, now, true, claimed_frame).await?;
-    session.commit(Vec::new()).await?;
-    storage.hint(hints);
+    let mut claimed = read_taken(storage, &mut session, &ids, now, true, claimed_frame).await?;
     Ok(claimed.pop())
 }

@@ -61,10 +61,15 @@ impl TestSchema {
 
 impl Drop for TestSchema {
     fn drop(&mut self) {
-        let (url, sql) = (self.url.clone(), format!("DROP SCHEMA IF EXISTS \"{}\" CASCADE", self.name));
+        let (url, sql) = (
+            self.url.clone(),
+            format!("DROP SCHEMA IF EXISTS \"{}\" CASCADE", self.name),
+        );
         // A test that failed may leave its server stopped: then there is nothing to clean.
         let cleaned = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
             runtime.ok()?.block_on(async {
                 let (client, connection) = tokio_postgres::connect(&url, NoTls).await.ok()?;
                 let connection = tokio::spawn(connection);
