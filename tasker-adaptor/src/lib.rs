@@ -8,14 +8,19 @@
 //! payloads are exact JSON text ([`Json`]) that is never re-serialised on its way.
 
 mod audit;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod failure;
+#[cfg(feature = "conformance")]
+mod fault;
 mod ids;
 mod journal;
 mod json;
 mod key_store;
 mod logs;
 mod maintenance;
+mod memory;
 mod queue;
 mod rows;
 mod run_store;
@@ -30,12 +35,17 @@ mod workers;
 pub use audit::{AUDIT, AuditQuery, Violation};
 pub use error::StorageError;
 pub use failure::{BlockedReason, CallRecord, Failure, Outcome};
+#[cfg(feature = "conformance")]
+pub use fault::{CallInfo, FaultAction, FaultControl, FaultStorage};
 pub use ids::{CallSeq, Epoch, StackRunId, TaskName, TaskRunId, TaskVersion, TurnNo, WorkerId};
 pub use journal::{FrameJournal, Journal};
 pub use json::{InvalidJson, Json};
 pub use key_store::{KeyStore, SealedValue};
 pub use logs::{LogCursor, LogLevel, LogLine, LogPage, Logs, StoredLogLine};
 pub use maintenance::{Maintenance, Retention};
+pub use memory::MemoryStorage;
+#[cfg(feature = "conformance")]
+pub use memory::Mutation;
 pub use queue::{
     CallEnd, CallFinish, Claim, ClaimedCall, ClaimedFrame, OwnedRow, Queue, ReleasedCall,
     RunContext,

@@ -1,7 +1,7 @@
 //! What a frame may use. Each limit has a default, a unit and a reason; passing one ends the frame with a typed failure.
 
 use serde::{Deserialize, Serialize};
-use tasker_adaptor::Failure;
+use tasker_adaptor::{Failure, Json};
 
 /// Limits of each frame. All can be set per engine ([`crate::EngineBuilder`]`::limits`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,5 +134,61 @@ impl Limit {
                 format!("the task passed the limit of {value}; it is set by Limits::{setting}"),
             )
         }
+    }
+}
+
+/// Whether a payload keeps within the limits of size and depth.
+pub(crate) fn check_payload(json: &Json, limits: &Limits) -> Result<(), Limit> {
+    if json.text().len() > limits.payload_bytes {
+        return Err(Limit::Payload);
+    }
+    let (mut depth, mut deepest) = (0_u32, 0_u32);
+    let (mut in_text, mut escaped) = (false, false);
+    for byte in json.text().bytes() {
+        if in_text {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_text = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_text = true,
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth -= 1,
+            _ => {}
+        }
+    }
+    if deepest > limits.json_depth {
+        Err(Limit::JsonDepth)
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_is_as_deep_as_its_brackets_outside_of_texts() {
+        let limits = Limits {
+            json_depth: 2,
+            payload_bytes: 30,
+            ..Limits::default()
+        };
+        let check = |text: &str| check_payload(&Json::parse(text).unwrap(), &limits);
+        assert_eq!(check("[[1]]"), Ok(()));
+        assert_eq!(check("[[[1]]]"), Err(Limit::JsonDepth));
+        assert_eq!(check(r#"["[[[[\"[[[",{}]"#), Ok(()));
+        assert_eq!(
+            check(r#""01234567890123456789012345678""#),
+            Err(Limit::Payload)
+        );
     }
 }

@@ -93,6 +93,20 @@ impl ServiceErrorType {
         }
     }
 
+    /// The type of a provider's HTTP error status: a server error is `External`, an unknown client error `Validation`.
+    pub const fn from_status(status: u16) -> Self {
+        match status {
+            401 | 407 => Self::Authentication,
+            402 | 403 | 451 => Self::Authorization,
+            404 | 410 => Self::NotFound,
+            409 | 412 => Self::Conflict,
+            408 | 504 => Self::Timeout,
+            425 | 429 => Self::RateLimit,
+            400..=499 => Self::Validation,
+            _ => Self::External,
+        }
+    }
+
     /// Whether the same call may well succeed later: what the default retry policy retries.
     pub const fn is_transient(self) -> bool {
         matches!(self, Self::RateLimit | Self::External | Self::Timeout)
@@ -206,17 +220,34 @@ impl ServiceError {
         self.status.unwrap_or(self.kind.status())
     }
 
+    /// The code for programs: the one set, else the type's word.
+    pub fn code(&self) -> &str {
+        self.code.as_deref().unwrap_or(self.kind.as_str())
+    }
+
+    /// The error that a failure was made from; `INTERNAL_ERROR` when the failure is not a service's.
+    pub fn from_failure(failure: &Failure) -> Self {
+        let kind = failure
+            .kind
+            .as_deref()
+            .and_then(ServiceErrorType::from_word)
+            .unwrap_or(ServiceErrorType::Internal);
+        Self {
+            code: failure.code.clone().filter(|code| code != kind.as_str()),
+            details: failure.details.clone(),
+            status: failure.status.filter(|status| *status != kind.status()),
+            retry_after_ms: failure.retry_after_ms,
+            ..Self::of(kind, failure.message.clone())
+        }
+    }
+
     /// As it is stored and given to the task.
     pub fn to_failure(&self) -> Failure {
         Failure {
             name: "ServiceError".to_owned(),
             message: self.message.clone(),
             kind: Some(self.kind.as_str().to_owned()),
-            code: Some(
-                self.code
-                    .clone()
-                    .unwrap_or_else(|| self.kind.as_str().to_owned()),
-            ),
+            code: Some(self.code().to_owned()),
             status: Some(self.status()),
             details: self.details.clone(),
             retry_after_ms: self.retry_after_ms,
@@ -241,5 +272,51 @@ impl Error for ServiceError {
         self.source
             .as_ref()
             .map(|error| &**error as &(dyn Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_statuses_read_back() {
+        for kind in ServiceErrorType::ALL {
+            assert_eq!(ServiceErrorType::from_word(kind.as_str()), Some(kind));
+            assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{kind}\""));
+            let back = ServiceErrorType::from_status(kind.status());
+            // Our own 500s are a failing provider for who asked us.
+            if kind.status() == 500 {
+                assert_eq!(back, ServiceErrorType::External);
+            } else {
+                assert_eq!(back, kind);
+            }
+        }
+        for (status, kind) in [
+            (418, ServiceErrorType::Validation),
+            (422, ServiceErrorType::Validation),
+            (408, ServiceErrorType::Timeout),
+            (503, ServiceErrorType::External),
+            (302, ServiceErrorType::External),
+        ] {
+            assert_eq!(ServiceErrorType::from_status(status), kind, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_failure_gives_its_error_back() {
+        let error = ServiceError::rate_limit("slow down")
+            .with_code("quota")
+            .with_status(503)
+            .with_details(Json::parse(r#"{"left":0}"#).unwrap())
+            .with_retry_after_ms(1_500);
+        let failure = error.to_failure();
+        assert_eq!(ServiceError::from_failure(&failure).to_failure(), failure);
+        let plain = ServiceError::timeout("late").to_failure();
+        assert_eq!(ServiceError::from_failure(&plain).to_failure(), plain);
+        assert_eq!(
+            ServiceError::from_failure(&Failure::new("TypeError", "no")).kind,
+            ServiceErrorType::Internal
+        );
     }
 }

@@ -1,0 +1,239 @@
+//! A connection in use: statements one by one, or many in one trip.
+//!
+//! Statements go out in the order given and the server works in that order, so a pipeline of locks takes them in order.
+//! Invariants: a session that is dropped inside a transaction closes its connection, so that no half transaction goes
+//! back to the pool · of a pipeline the first error counts; those behind it only say that the transaction has failed.
+
+use std::sync::Arc;
+
+use deadpool_postgres::{Object, Pool};
+use futures::future;
+use tasker_adaptor::StorageError;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Error, Row, Statement};
+
+use crate::error::{from_driver, from_pool};
+use crate::schema::Schema;
+
+/// A parameter with its type.
+pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// One statement of a pipeline.
+pub(crate) struct Step<'a> {
+    sql: Arc<str>,
+    params: Vec<Param<'a>>,
+}
+
+/// A connection of the pool.
+pub(crate) struct Session {
+    object: Option<Object>,
+    schema: Arc<Schema>,
+    /// Statements by name, parsed once a connection; not behind a transaction pooler.
+    named: bool,
+    in_transaction: bool,
+}
+
+impl Session {
+    pub(crate) async fn open(
+        pool: &Pool,
+        schema: &Arc<Schema>,
+        named: bool,
+    ) -> Result<Self, StorageError> {
+        let object = pool.get().await.map_err(from_pool)?;
+        Ok(Self {
+            object: Some(object),
+            schema: Arc::clone(schema),
+            named,
+            in_transaction: false,
+        })
+    }
+
+    /// A statement with the schema's name in it.
+    pub(crate) fn step<'a>(&self, sql: &'static str, params: Vec<Param<'a>>) -> Step<'a> {
+        Step {
+            sql: self.schema.sql(sql),
+            params,
+        }
+    }
+
+    /// One statement.
+    pub(crate) async fn query(
+        &mut self,
+        sql: &'static str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, StorageError> {
+        let step = self.step(sql, params.to_vec());
+        let mut answers = self.pipeline(vec![step]).await?;
+        Ok(answers.pop().unwrap_or_default())
+    }
+
+    /// `BEGIN` and these statements in one trip.
+    pub(crate) async fn begin(
+        &mut self,
+        mut steps: Vec<Step<'_>>,
+    ) -> Result<Vec<Vec<Row>>, StorageError> {
+        self.in_transaction = true;
+        steps.insert(0, bare("BEGIN"));
+        let mut answers = self.pipeline(steps).await?;
+        answers.remove(0);
+        Ok(answers)
+    }
+
+    /// These statements and `COMMIT` in one trip. The server answers `COMMIT` well even after a failed statement,
+    /// so only the answers of all the others say that it happened.
+    pub(crate) async fn commit(
+        &mut self,
+        mut steps: Vec<Step<'_>>,
+    ) -> Result<Vec<Vec<Row>>, StorageError> {
+        steps.push(bare("COMMIT"));
+        let mut answers = self.pipeline(steps).await?;
+        answers.pop();
+        self.in_transaction = false;
+        Ok(answers)
+    }
+
+    /// Ends the transaction without effect and keeps the connection.
+    pub(crate) async fn rollback(&mut self) -> Result<(), StorageError> {
+        if self.in_transaction {
+            self.pipeline(vec![bare("ROLLBACK")]).await?;
+            self.in_transaction = false;
+        }
+        Ok(())
+    }
+
+    /// The audit's queries as they are, all on one snapshot, with this schema first in the path.
+    pub(crate) async fn audit(
+        &mut self,
+        schema: &str,
+        queries: impl Iterator<Item = &'static str>,
+    ) -> Result<Vec<Vec<Row>>, StorageError> {
+        self.in_transaction = true;
+        let mut steps = vec![bare(
+            "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        )];
+        steps.push(Step {
+            sql: format!("SET LOCAL search_path TO {schema}").into(),
+            params: Vec::new(),
+        });
+        steps.extend(queries.map(bare));
+        let mut answers = self.pipeline(steps).await?;
+        self.rollback().await?;
+        Ok(answers.split_off(2))
+    }
+
+    /// Sends all, then reads all.
+    pub(crate) async fn pipeline(
+        &mut self,
+        steps: Vec<Step<'_>>,
+    ) -> Result<Vec<Vec<Row>>, StorageError> {
+        let Some(object) = self.object.as_ref() else {
+            return Err(crate::error::unavailable("the connection was given up"));
+        };
+        let outcome = send(object, &steps, self.named).await;
+        match outcome {
+            Ok(answers) => Ok(answers),
+            Err(error) => {
+                let error = from_driver(error);
+                if matches!(
+                    error,
+                    StorageError::Unavailable { .. } | StorageError::ReadOnly { .. }
+                ) {
+                    // A standby that was the primary keeps answering: the next session must find the new one.
+                    self.discard();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn discard(&mut self) {
+        if let Some(object) = self.object.take() {
+            drop(Object::take(object));
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.in_transaction {
+            self.discard();
+        }
+    }
+}
+
+fn bare(sql: &'static str) -> Step<'static> {
+    Step {
+        sql: sql.into(),
+        params: Vec::new(),
+    }
+}
+
+async fn send(object: &Object, steps: &[Step<'_>], named: bool) -> Result<Vec<Vec<Row>>, Error> {
+    let mut statements: Vec<Option<Statement>> = Vec::with_capacity(steps.len());
+    for step in steps {
+        // All are parsed before the first is sent: a statement that had to wait for its name would be overtaken.
+        statements.push(if named && !step.params.is_empty() {
+            let types: Vec<Type> = step.params.iter().map(|(_, kind)| kind.clone()).collect();
+            Some(object.prepare_typed_cached(&step.sql, &types).await?)
+        } else {
+            None
+        });
+    }
+    let sent = steps
+        .iter()
+        .zip(&statements)
+        .map(async |(step, statement)| match statement {
+            Some(statement) => {
+                let params: Vec<_> = step.params.iter().map(|(value, _)| *value).collect();
+                object.query(statement, &params).await
+            }
+            None => object.query_typed(&step.sql, &step.params).await,
+        });
+    let answers = future::join_all(sent).await;
+    answers.into_iter().collect()
+}
+
+/// A `uuid` parameter.
+pub(crate) fn uuid<T: ToSql + Sync>(value: &T) -> Param<'_> {
+    (value, Type::UUID)
+}
+
+/// A `uuid[]` parameter.
+pub(crate) fn uuids<T: ToSql + Sync>(values: &T) -> Param<'_> {
+    (values, Type::UUID_ARRAY)
+}
+
+/// A `text` parameter.
+pub(crate) fn text<T: ToSql + Sync>(value: &T) -> Param<'_> {
+    (value, Type::TEXT)
+}
+
+/// A `text[]` parameter.
+pub(crate) fn texts<T: ToSql + Sync>(values: &T) -> Param<'_> {
+    (values, Type::TEXT_ARRAY)
+}
+
+/// An `int4[]` parameter.
+pub(crate) fn ints<T: ToSql + Sync>(values: &T) -> Param<'_> {
+    (values, Type::INT4_ARRAY)
+}
+
+/// An `int8` parameter.
+pub(crate) fn long<T: ToSql + Sync>(value: &T) -> Param<'_> {
+    (value, Type::INT8)
+}
+
+/// An `int8[]` parameter.
+pub(crate) fn longs<T: ToSql + Sync>(values: &T) -> Param<'_> {
+    (values, Type::INT8_ARRAY)
+}
+
+/// A `bytea` parameter.
+pub(crate) fn bytes<T: ToSql + Sync>(value: &T) -> Param<'_> {
+    (value, Type::BYTEA)
+}
+
+/// A `bool[]` parameter.
+pub(crate) fn bools<T: ToSql + Sync>(values: &T) -> Param<'_> {
+    (values, Type::BOOL_ARRAY)
+}

@@ -1,0 +1,182 @@
+//! Declaring workers dead, and freeing what they own.
+//!
+//! The death is one short transaction that takes the worker's row `FOR UPDATE`: it waits for the commits that hold the row
+//! `FOR KEY SHARE`, so a row born claimed is either seen by the freeing after it, or its commit finds the worker dead.
+//! Rows follow in chunks, by the row's own owner: a chunk that never came is found by the next reap of anybody.
+
+use tasker_adaptor::{Hint, Reaped, StackKind, StorageError, Timestamp, WorkerId};
+use uuid::Uuid;
+
+use super::locks::{self, Locked, LockedRow};
+use super::status::{FOLLOW_ROOTS, status_from_children};
+use crate::PostgresStorage;
+use crate::row::get;
+use crate::session::{Session, long, uuid, uuids};
+
+/// Rows of a retired worker that are freed in one transaction.
+const CHUNK: usize = 500;
+
+const EXPIRED: &str =
+    "SELECT id FROM tasker.workers WHERE state = 'live' AND expires_at < $2 AND id <> $1 LIMIT 1";
+const LOCK: &str = "SELECT id FROM tasker.workers WHERE state = 'live' AND (id = $1 OR expires_at < $2) ORDER BY id FOR UPDATE";
+const LOCK_ONE: &str = "SELECT id FROM tasker.workers WHERE id = $1 FOR UPDATE";
+const BURY: &str = "UPDATE tasker.workers SET state = 'dead' WHERE id = ANY ($1)";
+const IS_LIVE: &str = "SELECT 1 FROM tasker.workers WHERE id = $1 AND state = 'live'";
+
+/// Rows whose owner is not live: owners are found by skipping from one to the next, so the rows of the living cost nothing.
+const ORPHANS: &str = "WITH RECURSIVE owners AS ((SELECT owner FROM tasker.stack_runs WHERE owner IS NOT NULL ORDER BY owner LIMIT 1) UNION ALL SELECT (SELECT s.owner FROM tasker.stack_runs s WHERE s.owner > owners.owner ORDER BY s.owner LIMIT 1) FROM owners WHERE owners.owner IS NOT NULL) SELECT o.id FROM (SELECT owner FROM owners WHERE owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM tasker.workers w WHERE w.id = owners.owner AND w.state = 'live')) d CROSS JOIN LATERAL (SELECT s.id FROM tasker.stack_runs s WHERE s.owner = d.owner LIMIT $1) o LIMIT $1";
+const ROWS_OF: &str = "SELECT id FROM tasker.stack_runs WHERE owner = $1 LIMIT $2";
+
+const FREE_FRAMES: &str = concat!(
+    "UPDATE tasker.stack_runs s SET owner = NULL, epoch = s.epoch + 1, attempt = s.attempt + 1, in_doubt = true, ready_at = CASE WHEN s.status = 'pending_resume' THEN s.ready_at ELSE greatest($2, s.due_at) END, status = CASE WHEN s.status = 'blocked' THEN s.status ELSE ",
+    status_from_children!(),
+    " END WHERE s.id = ANY ($1)"
+);
+const FREE_CALLS: &str = "UPDATE tasker.stack_runs s SET status = 'pending', owner = NULL, epoch = s.epoch + 1, in_doubt = true, ready_at = greatest($2, s.due_at) WHERE s.id = ANY ($1)";
+
+pub(super) async fn reap(
+    storage: &PostgresStorage,
+    by: WorkerId,
+    now: Timestamp,
+    max: usize,
+) -> Result<Reaped, StorageError> {
+    let mut reaped = Reaped::default();
+    let time = now.as_millis();
+    let mut session = storage.session().await?;
+    let id = by.as_uuid();
+    let live = session.step(IS_LIVE, vec![uuid(&id)]);
+    let expired = session.step(EXPIRED, vec![uuid(&id), long(&time)]);
+    let answers = session.pipeline(vec![live, expired]).await?;
+    drop(session);
+    if answers[0].is_empty() {
+        return Ok(reaped);
+    }
+    if !answers[1].is_empty() {
+        let Some(dead) = storage.retrying(|| bury_expired(storage, id, time)).await? else {
+            return Ok(reaped);
+        };
+        reaped.workers = dead.into_iter().map(WorkerId::from_uuid).collect();
+    }
+    let limit = (max as i64).saturating_add(1);
+    let rows = storage
+        .session()
+        .await?
+        .query(ORPHANS, &[long(&limit)])
+        .await?;
+    let mut orphans: Vec<Uuid> = rows
+        .iter()
+        .map(|row| get(row, 0))
+        .collect::<Result<_, _>>()?;
+    reaped.more = orphans.len() > max;
+    orphans.truncate(max);
+    let freed = storage.retrying(|| free(storage, &orphans, time)).await?;
+    (reaped.frames, reaped.calls) = freed;
+    Ok(reaped)
+}
+
+/// The workers whose lease has ended die; `None` when the one who reaps is dead itself.
+async fn bury_expired(
+    storage: &PostgresStorage,
+    by: Uuid,
+    now: i64,
+) -> Result<Option<Vec<Uuid>>, StorageError> {
+    let mut session = storage.session().await?;
+    let lock = session.step(LOCK, vec![uuid(&by), long(&now)]);
+    let found = session.begin(vec![lock]).await?;
+    let mut dead: Vec<Uuid> = found[0]
+        .iter()
+        .map(|row| get(row, 0))
+        .collect::<Result<_, _>>()?;
+    let is_live = dead.contains(&by);
+    dead.retain(|id| *id != by);
+    if !is_live || dead.is_empty() {
+        session.rollback().await?;
+        return Ok(is_live.then(Vec::new));
+    }
+    let bury = session.step(BURY, vec![uuids(&dead)]);
+    session.commit(vec![bury]).await?;
+    Ok(Some(dead))
+}
+
+pub(super) async fn retire(
+    storage: &PostgresStorage,
+    worker: WorkerId,
+    now: Timestamp,
+) -> Result<(), StorageError> {
+    let id = worker.as_uuid();
+    storage.retrying(|| bury_one(storage, id)).await?;
+    loop {
+        let rows = storage
+            .session()
+            .await?
+            .query(ROWS_OF, &[uuid(&id), long(&(CHUNK as i64))])
+            .await?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<Uuid> = rows
+            .iter()
+            .map(|row| get(row, 0))
+            .collect::<Result<_, _>>()?;
+        storage
+            .retrying(|| free(storage, &ids, now.as_millis()))
+            .await?;
+    }
+}
+
+async fn bury_one(storage: &PostgresStorage, worker: Uuid) -> Result<(), StorageError> {
+    let mut session: Session = storage.session().await?;
+    let ids = vec![worker];
+    let lock = session.step(LOCK_ONE, vec![uuid(&worker)]);
+    session.begin(vec![lock]).await?;
+    let bury = session.step(BURY, vec![uuids(&ids)]);
+    session.commit(vec![bury]).await?;
+    Ok(())
+}
+
+/// Frees those of these rows whose owner is dead; how many frames and calls.
+async fn free(
+    storage: &PostgresStorage,
+    orphans: &Vec<Uuid>,
+    now: i64,
+) -> Result<(usize, usize), StorageError> {
+    if orphans.is_empty() {
+        return Ok((0, 0));
+    }
+    let mut session = storage.session().await?;
+    let none: Vec<Uuid> = Vec::new();
+    let steps = vec![
+        session.step(locks::RUNS_OF_ROWS, vec![uuids(orphans)]),
+        session.step(
+            locks::ROWS,
+            vec![uuids(orphans), uuids(&none), uuids(&none)],
+        ),
+    ];
+    let answers = session.begin(steps).await?;
+    let mut locked = Locked::default();
+    locked.add_rows(&answers[1])?;
+    // An owner that is live took the row between the look and the lock.
+    let owners: Vec<Uuid> = locked.rows.values().filter_map(|row| row.owner).collect();
+    let live = session.query(locks::WORKERS, &[uuids(&owners)]).await?;
+    locked.add_workers(&live)?;
+    let orphaned = |row: &&LockedRow| row.owner.is_some_and(|owner| !locked.live.contains(&owner));
+    let (frames, calls): (Vec<&LockedRow>, Vec<&LockedRow>) = locked
+        .rows
+        .values()
+        .filter(orphaned)
+        .partition(|row| row.kind == StackKind::Frame);
+    let frames: Vec<Uuid> = frames.into_iter().map(|row| row.id).collect();
+    let calls: Vec<Uuid> = calls.into_iter().map(|row| row.id).collect();
+    if frames.is_empty() && calls.is_empty() {
+        session.rollback().await?;
+        return Ok((0, 0));
+    }
+    let steps = vec![
+        session.step(FREE_FRAMES, vec![uuids(&frames), long(&now)]),
+        session.step(FREE_CALLS, vec![uuids(&calls), long(&now)]),
+        session.step(FOLLOW_ROOTS, vec![uuids(&frames)]),
+    ];
+    session.commit(steps).await?;
+    storage.hint([Hint::Work]);
+    Ok((frames.len(), calls.len()))
+}

@@ -1,0 +1,19 @@
+//! The suite that every adaptor passes, on a real server, concurrent parts on several connections.
+
+mod common;
+
+use common::TestSchema;
+use tasker_adaptor::conformance::Harness;
+
+async fn fresh() -> Harness {
+    let schema = TestSchema::new();
+    let storage = schema.storage().await;
+    Harness::new(storage)
+        .spawn_with(|future| drop(tokio::spawn(future)))
+        .keep(schema)
+}
+
+tasker_adaptor::conformance_tests!(
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    crate::fresh
+);
