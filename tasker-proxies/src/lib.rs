@@ -12,6 +12,8 @@ mod clock;
 mod credentials;
 #[cfg(feature = "supabase")]
 mod entries;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "_http")]
 pub mod http_client;
 #[cfg(feature = "keystore")]
@@ -21,6 +23,8 @@ pub mod openai;
 #[cfg(test)]
 #[cfg(all(feature = "openai", feature = "supabase"))]
 mod oracle;
+#[cfg(feature = "remote")]
+pub mod remote;
 mod secret;
 #[cfg(feature = "supabase")]
 pub mod supabase;
