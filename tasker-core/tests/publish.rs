@@ -373,3 +373,71 @@ fn too_much_source_is_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn no_text_overflows_the_stack() {
+    for unit in [
+        "(",
+        "[",
+        "{",
+        "!",
+        "a=>",
+        "a=",
+        "a?b:",
+        "a**",
+        "a+",
+        "a.",
+        "`${",
+        "new ",
+        "await ",
+        "if(a)",
+        "if(a){",
+        "for(;;)",
+        "if(a){}else ",
+        "a:",
+        "x={a:",
+        "x=function(){",
+        "async()=>{await(",
+        "class A extends ",
+        "f()`${",
+    ] {
+        // Below the limit the parser must manage; above it is not asked.
+        for times in [1_000, 2_000, 4_000, 100_000] {
+            let _ = publish_text(&unit.repeat(times));
+            let _ = publish_text(&format!("module.exports = {}", unit.repeat(times)));
+        }
+        let deep = "(".repeat(100_000);
+        assert!(matches!(
+            publish_text(&deep),
+            Err(TaskError::TooDeep { .. })
+        ));
+    }
+    let balanced = |times: usize| {
+        format!(
+            "module.exports = {}1{};",
+            "[".repeat(times),
+            "]".repeat(times)
+        )
+    };
+    accepted(&balanced(2_000));
+    assert!(refused(&balanced(6_000)).contains("nest too deeply"));
+    let chain = format!("module.exports = () => {}1;", "1+".repeat(4_000));
+    accepted(&chain);
+    let type_text = format!(
+        "/** @param {{{}string{}}} input */ module.exports = (input) => 1",
+        "Array<".repeat(4_000),
+        ">".repeat(4_000)
+    );
+    accepted(&type_text);
+    let default = format!(
+        "/** @param {{*}} [input={}{}] */ module.exports = (input) => 1",
+        "[".repeat(4_000),
+        "]".repeat(4_000)
+    );
+    accepted(&default);
+    let names = format!(
+        "/** @param {{*}} input{} */ module.exports = (input) => 1",
+        ".a".repeat(50_000)
+    );
+    accepted(&names);
+}

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use tasker_adaptor::{Published, TaskName, TaskVersion};
 
 use super::{Engine, EngineError};
-use crate::task::{TaskOptions, TaskSource, prepare};
+use crate::task::{TaskOptions, TaskSource, prepare, read_dir};
 use crate::vm::check_program;
 
 /// What publishing a task did.
@@ -39,12 +39,7 @@ impl Engine {
     /// # Errors
     /// `Task` (does not parse, has nothing to run, too large …) with file, line and column; `DoesNotCompile`; `Storage`.
     pub fn publish(&self, source: impl Into<String>) -> Publish {
-        self.publish_source(TaskSource {
-            name: None,
-            path: "task.js".to_owned(),
-            source: source.into(),
-            modules: Vec::new(),
-        })
+        self.publish_source(TaskSource::text(source))
     }
 
     /// Publishes a task with a name, a file name or modules of its own.
@@ -77,7 +72,7 @@ impl Engine {
     pub async fn publish_dirs(&self, dirs: &[PathBuf]) -> Result<Vec<PublishedTask>, EngineError> {
         let limits = &self.shared().options.limits;
         let mut ready = Vec::new();
-        for source in crate::task::read_dir(dirs, limits)? {
+        for source in read_dir(dirs, limits)? {
             ready.push(self.check(source, &TaskOptions::default())?);
         }
         let mut published = Vec::with_capacity(ready.len());

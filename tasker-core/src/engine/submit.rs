@@ -13,6 +13,7 @@ use super::core::Shared;
 use super::handle::RunHandle;
 use super::{Engine, EngineError};
 use crate::limits::check_payload;
+use crate::task::Schema;
 
 /// A run that is being asked for. Await it after its options.
 #[must_use = "nothing is submitted until this is awaited"]
@@ -177,7 +178,15 @@ impl Submit {
         let Some(version) = shared.programs.current(&self.task).await? else {
             return Err(self.engine.unknown_task(&task).await);
         };
-        // VALIDATE
+        if self.validate {
+            let function = self.engine.task(&task).await?;
+            Schema::from_json(&function.schema)
+                .validate(&input)
+                .map_err(|problems| EngineError::InputDoesNotFit {
+                    task: task.clone(),
+                    problems,
+                })?;
+        }
         let now = shared.clock.now();
         let id = self.id.unwrap_or_else(|| shared.ids.task_run(now));
         let request_hash = hash(&[

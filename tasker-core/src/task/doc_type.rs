@@ -50,7 +50,7 @@ pub(super) fn doc_type(text: &str) -> DocType {
             "the type {{{text}}} is not one that can be read; it counts as any"
         ));
     };
-    if nesting::check("type", &source).is_err() {
+    if nesting::check_types("type", &source).is_err() {
         unreadable(&mut read);
         return read;
     }
@@ -62,6 +62,7 @@ pub(super) fn doc_type(text: &str) -> DocType {
         {
             read.shape = Reader {
                 warnings: &mut read.warnings,
+                depth: 0,
             }
             .shape(&alias.type_annotation);
         }
@@ -73,12 +74,26 @@ pub(super) fn doc_type(text: &str) -> DocType {
     read
 }
 
+/// Types that nest deeper count as any: shapes are written, compared and dropped by recursion.
+const DEPTH: u32 = 64;
+
 struct Reader<'w> {
     warnings: &'w mut Vec<String>,
+    depth: u32,
 }
 
 impl Reader<'_> {
     fn shape(&mut self, of: &TSType<'_>) -> Shape {
+        if self.depth >= DEPTH {
+            return Shape::default();
+        }
+        self.depth += 1;
+        let shape = self.shape_here(of);
+        self.depth -= 1;
+        shape
+    }
+
+    fn shape_here(&mut self, of: &TSType<'_>) -> Shape {
         let kind = match of {
             TSType::TSParenthesizedType(inner) => return self.shape(&inner.type_annotation),
             TSType::TSBooleanKeyword(_) => Kind::Boolean,

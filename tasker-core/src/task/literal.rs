@@ -15,7 +15,7 @@ use super::nesting;
 /// `undefined`, calls, names and everything else that must be computed is `None`.
 pub(super) fn literal(value: &Expression<'_>) -> Option<Json> {
     let mut text = String::new();
-    write(value, &mut text)?;
+    write(value, 0, &mut text)?;
     Json::parse(text).ok()
 }
 
@@ -29,7 +29,12 @@ pub(super) fn parse_literal(text: &str) -> Option<Json> {
     literal(&value)
 }
 
-fn write(value: &Expression<'_>, out: &mut String) -> Option<()> {
+fn write(value: &Expression<'_>, depth: u32, out: &mut String) -> Option<()> {
+    /// Below the depth at which serde_json stops reading.
+    const DEPTH: u32 = 64;
+    if depth > DEPTH {
+        return None;
+    }
     match value.without_parentheses() {
         Expression::NullLiteral(_) => out.push_str("null"),
         Expression::BooleanLiteral(literal) => {
@@ -65,7 +70,7 @@ fn write(value: &Expression<'_>, out: &mut String) -> Option<()> {
                 match element {
                     ArrayExpressionElement::SpreadElement(_) => return None,
                     ArrayExpressionElement::Elision(_) => out.push_str("null"),
-                    other => write(other.as_expression()?, out)?,
+                    other => write(other.as_expression()?, depth + 1, out)?,
                 }
             }
             out.push(']');
@@ -84,7 +89,7 @@ fn write(value: &Expression<'_>, out: &mut String) -> Option<()> {
                 }
                 quote(&property.key.static_name()?, out)?;
                 out.push(':');
-                write(&property.value, out)?;
+                write(&property.value, depth + 1, out)?;
             }
             out.push('}');
         }

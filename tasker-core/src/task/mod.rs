@@ -16,22 +16,23 @@ mod literal;
 mod name;
 mod nesting;
 mod openapi;
+mod pack;
 mod parse;
 mod position;
 mod program;
 mod publish;
 mod resolve;
 mod schema;
+mod schema_text;
 mod shape;
+mod types;
 mod typescript;
+mod validate;
 
 pub use error::TaskError;
+pub use pack::{read_dir, read_file};
 pub use program::{Module, ModuleFormat, Program};
 pub use publish::{PreparedTask, TaskOptions, TaskSource, prepare};
 pub use schema::{ErrorDoc, Schema};
 pub use shape::{Kind, Member, Shape};
-
-/// TEMP
-pub fn read_dir(_: &[std::path::PathBuf], _: &crate::Limits) -> Result<Vec<TaskSource>, TaskError> {
-    Ok(vec![])
-}
+pub use types::type_declarations;

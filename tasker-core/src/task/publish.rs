@@ -410,6 +410,11 @@ fn shown_path(source: &TaskSource) -> String {
     }
 }
 
+/// The name of a task in a file: its tag, else the file's name without its ending.
+pub(super) fn shown_name(path: &str, tag: Option<&str>) -> String {
+    tag.or_else(|| file_stem(path)).unwrap_or(path).to_owned()
+}
+
 fn file_stem(path: &str) -> Option<&str> {
     let file = path.rsplit('/').next()?;
     let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);

@@ -1,7 +1,9 @@
 //! What a task takes, gives and throws: read from its JSDoc, written as JSON Schema, OpenAPI or an OpenAI function.
 
-use serde::Serialize;
+use std::collections::BTreeSet;
+
 use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
 use tasker_adaptor::Json;
 
 use super::doc_type::doc_type;
@@ -27,7 +29,7 @@ pub struct Schema {
 }
 
 /// An error that a task documents.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorDoc {
     /// Name of the error.
     #[serde(rename = "type")]
@@ -56,7 +58,10 @@ impl Schema {
     ) -> Self {
         let doc = find_doc(facts, entry).map(Doc::read).unwrap_or_default();
         let function = entry.function();
-        let mut builder = Builder { warnings };
+        let mut builder = Builder {
+            warnings,
+            described: BTreeSet::new(),
+        };
         Self {
             name: name.to_owned(),
             description: description(&doc),
@@ -165,6 +170,8 @@ fn errors(doc: &Doc) -> Vec<ErrorDoc> {
 
 struct Builder<'w> {
     warnings: &'w mut Vec<String>,
+    /// Dotted names that have a tag of their own.
+    described: BTreeSet<String>,
 }
 
 impl Builder<'_> {
@@ -206,6 +213,7 @@ impl Builder<'_> {
     }
 
     fn returns(&mut self, doc: &Doc) -> Shape {
+        self.described.clear();
         let mut shape = Shape::default();
         for tag in doc.tags(&["returns", "return"]) {
             let parts = tag.return_parts();
@@ -255,16 +263,19 @@ impl Builder<'_> {
         let Some((last, ancestors)) = names.split_last() else {
             return;
         };
+        let leaf_optional = parts.optional || optional;
         let mut at = root;
-        for name in ancestors {
-            at = step(at, name);
+        for (depth, name) in ancestors.iter().enumerate() {
+            let described = self.described.contains(&names[..=depth].join("."));
+            at = step(at, name, leaf_optional, described);
         }
+        self.described.insert(path.clone());
         if is_index(last) && !matches!(at.kind, Kind::Object(_)) {
             at.items_mut().merge(shape);
             return;
         }
         let member = into_object(at).member_mut(last);
-        member.optional = parts.optional || optional;
+        member.optional = leaf_optional;
         member.shape.merge(shape);
     }
 
@@ -276,11 +287,24 @@ impl Builder<'_> {
 }
 
 /// One step down a dotted name. A list is entered by an index, or silently: `users.name` of an array of users.
-fn step<'s>(shape: &'s mut Shape, name: &str) -> &'s mut Shape {
+///
+/// A member without a tag of its own may be left out when all that is said of it may.
+fn step<'s>(
+    shape: &'s mut Shape,
+    name: &str,
+    leaf_optional: bool,
+    described: bool,
+) -> &'s mut Shape {
     if is_index(name) && !matches!(shape.kind, Kind::Object(ref members) if !members.is_empty()) {
         return shape.items_mut();
     }
-    &mut into_object(shape).member_mut(name).shape
+    let object = into_object(shape);
+    let is_new = object.members().iter().all(|member| member.name != name);
+    let member = object.member_mut(name);
+    if !described {
+        member.optional = leaf_optional && (is_new || member.optional);
+    }
+    &mut member.shape
 }
 
 fn into_object(shape: &mut Shape) -> &mut Shape {
