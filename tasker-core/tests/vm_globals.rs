@@ -64,7 +64,7 @@ fn dates_have_the_time_of_the_turn_and_no_zone() {
         ("new Date(0).toLocaleString()", r#""1/1/1970, 12:00:00 AM""#),
         ("{ class D extends Date { x() { return this.getTime() + 1 } } const d = new D(4); return [d.x(), d instanceof D, d instanceof Date, d.constructor === D] }", "[5,true,true,true]"),
         ("[new Date(0) instanceof Date, new Date(0).constructor === Date, Date.name, Date.length, Date.UTC(1970, 0, 2)]", r#"[true,true,"Date",7,86400000]"#),
-        ("[new Date(0) + 1, new Date(7) - 2, `${new Date(0)}`.length]", r#"["Thu Jan 01 1970 00:00:00 GMT+0000 (Coordinated Universal Time)1",5,57]"#),
+        ("[new Date(0) + 1, new Date(7) - 2, `${new Date(0)}`.length]", r#"["Thu Jan 01 1970 00:00:00 GMT+0000 (Coordinated Universal Time)1",5,62]"#),
         ("Object.prototype.toString.call(new Date())", r#""[object Date]""#),
         ("[new Date(0).getHours.name, new Date(0).setHours.length]", r#"["getHours",4]"#),
     ]);
@@ -198,7 +198,7 @@ fn console_lines_read_well() {
     );
     let lines: Vec<_> = turn.logs.iter().map(|line| format!("{} {}", line.level.as_str(), line.message)).collect();
     assert_eq!(lines[0], "info a 1 {\"b\":[1,\"x\"]} null undefined true 10n Symbol(s) [Function]");
-    assert_eq!(lines[1], "warn TypeError: bad\n    at <anonymous> (task.js:1:167)");
+    assert_eq!(lines[1], "warn TypeError: bad\n    at <anonymous> (task.js:1:131)");
     assert_eq!(lines[2], "error Map(1) {1 => 2} Set(1) {\"q\"} NaN");
     assert_eq!(lines[3], "debug {\"n\":1,\"c\":[Circular]}");
     assert_eq!(lines[4], "info ");
