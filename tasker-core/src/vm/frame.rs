@@ -7,10 +7,11 @@ use std::sync::atomic::AtomicBool;
 use serde::Serialize;
 use tasker_adaptor::{CallSeq, Failure, Outcome, Timestamp};
 
+use super::compile::limit_of;
 use super::host::{FrameHost, Kernel};
 use super::message::{Turn, TurnEnd, VmDeliver, VmStart};
-use super::raw::{Ctx, Job, Runtime, Thrown, Trip};
-use crate::limits::{Limit, Limits};
+use super::raw::{Ctx, Job, Runtime, Thrown};
+use crate::limits::Limits;
 
 /// How many jobs count as one tick, so that a chain of trivial jobs ends too.
 const JOBS_A_TICK: u32 = 1_000;
@@ -138,7 +139,7 @@ impl Vm {
         self.runtime.memory_bytes()
     }
 
-    /// Set it from a watchdog's thread: the turn ends with [`Limit::WallClock`] as soon as QuickJS looks, and every later one at once.
+    /// Set it from a watchdog's thread: the turn ends with [`Limit::WallClock`](crate::limits::Limit::WallClock) as soon as QuickJS looks, and every later one at once.
     pub fn interrupt(&self) -> Arc<AtomicBool> {
         self.runtime.interrupt()
     }
@@ -190,13 +191,7 @@ impl Vm {
 
     fn end(&self) -> TurnEnd {
         if let Some(trip) = self.runtime.tripped() {
-            let limit = match trip {
-                Trip::Memory => Limit::Memory,
-                Trip::Ticks => Limit::Cpu,
-                Trip::Interrupted => Limit::WallClock,
-                Trip::Host(limit) => limit,
-            };
-            return TurnEnd::Failed(limit.failure(&self.limits));
+            return TurnEnd::Failed(limit_of(trip).failure(&self.limits));
         }
         if let Some(outcome) = self.host.take_outcome() {
             return outcome;

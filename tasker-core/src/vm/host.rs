@@ -12,6 +12,7 @@ use tasker_adaptor::{CallSeq, Failure, Json, LogLevel, LogLine, Outcome, Timesta
 
 use super::cache::BytecodeCache;
 use super::capture::{error_of, failure_of};
+use super::compile::{CompileError, compile};
 use super::message::{Made, ToolNames, TurnEnd, VmStart};
 use super::random::Random;
 use super::raw::{Args, Ctx, Host, Kept, Kind, ModuleError, ModuleSource, Thrown, Value};
@@ -94,6 +95,9 @@ pub(super) struct Frame {
     pub(super) tools: Arc<ToolNames>,
     pub(super) limits: Arc<Limits>,
 }
+
+/// The `module` object, what the file's end gave (its bare function), and the object that `exports` was at first.
+type Common<'r> = (Value<'r>, Value<'r>, Value<'r>);
 
 /// See the module.
 pub(super) struct FrameHost {
@@ -442,19 +446,23 @@ impl FrameHost {
         let Some(module) = modules::find(program, path) else {
             return Err(ctx.throw_named("Error", &format!("the task has no file {path}")));
         };
-        let bare = program
-            .bare_function
-            .as_deref()
-            .filter(|_| program.entry.path == path);
-        let code: Arc<[u8]> = compile(ctx, module, bare)?.into();
+        let limits = self.frame(ctx)?.limits.clone();
+        let code: Arc<[u8]> = match compile(program, module, &limits) {
+            Ok(code) => code.into(),
+            Err(CompileError::Syntax(failure)) => return Err(self.throw(ctx, &failure)),
+            Err(CompileError::Limit(limit)) => {
+                ctx.trip(limit);
+                return Err(Thrown);
+            }
+        };
         self.cache.keep(&program.version, path, &code);
         Ok(code)
     }
 
-    /// The `module` object of a CommonJS file, run at its first use, and what the file's end gave (its bare function).
-    fn common<'r>(&self, ctx: Ctx<'r>, path: &str) -> Result<(Value<'r>, Value<'r>), Thrown> {
+    /// A CommonJS file, run at its first use.
+    fn common<'r>(&self, ctx: Ctx<'r>, path: &str) -> Result<Common<'r>, Thrown> {
         if let Some(module) = self.common.borrow().get(path).cloned() {
-            return Ok((ctx.kept(&module), ctx.undefined()));
+            return Ok((ctx.kept(&module), ctx.undefined(), ctx.undefined()));
         }
         let frame = self.frame(ctx)?;
         let module = ctx.parse_json(r#"{"exports":{}}"#)?;
@@ -479,7 +487,7 @@ impl FrameHost {
             function.call_on(&exports, &[&exports, &require, &module, &here, &folder])
         })();
         match ran {
-            Ok(end) => Ok((module, end)),
+            Ok(end) => Ok((module, end, exports)),
             Err(Thrown) => {
                 self.common.borrow_mut().remove(path);
                 Err(Thrown)
@@ -514,9 +522,10 @@ impl FrameHost {
         let entry = &frame.program.entry;
         match entry.format {
             ModuleFormat::CommonJs => {
-                let (module, end) = self.common(ctx, &entry.path)?;
+                let (module, end, first) = self.common(ctx, &entry.path)?;
                 let exports = module.get(c"exports")?;
-                let parts = vec![ctx.bool(false), exports, end];
+                let replaced = exports.identity() == 0 || exports.identity() != first.identity();
+                let parts = vec![ctx.bool(false), exports, end, ctx.bool(replaced)];
                 ctx.array(parts)
             }
             ModuleFormat::EsModule => {
@@ -638,32 +647,6 @@ fn cut(mut text: String, max: usize) -> String {
         text.push_str(&format!("… [cut: the line has {whole} bytes]"));
     }
     text
-}
-
-/// Compiles one file. A CommonJS file becomes a function whose head stands on line 0; line −1 is empty, for QuickJS takes
-/// a first line of 0 for "not given".
-pub(super) fn compile(
-    ctx: Ctx<'_>,
-    module: &crate::task::Module,
-    bare: Option<&str>,
-) -> Result<Vec<u8>, Thrown> {
-    match module.format {
-        ModuleFormat::EsModule => ctx.compile_module(&module.source, &module.path),
-        ModuleFormat::CommonJs => {
-            let tail = bare.map_or_else(String::new, |name| {
-                format!("return typeof {name} === 'function' ? {name} : undefined;")
-            });
-            let source = module.source.trim_start_matches('\u{feff}');
-            let source = match source.strip_prefix("#!") {
-                Some(rest) => format!("//{rest}"),
-                None => source.to_owned(),
-            };
-            let text = format!(
-                "\n(function (exports, require, module, __filename, __dirname) {{\n{source}\n{tail}}})"
-            );
-            ctx.compile_script(&text, &module.path, -1)
-        }
-    }
 }
 
 fn level_of(word: &str) -> LogLevel {
@@ -834,7 +817,7 @@ impl Host for FrameHost {
             None => Err(ModuleError::Missing(format!("the task has no file {name}"))),
             Some(module) if module.format == ModuleFormat::CommonJs || name.ends_with(".json") => {
                 self.common(ctx, name)
-                    .and_then(|(module, _)| module.get(c"exports"))
+                      .and_then(|(module, ..)| module.get(c"exports"))
                     .map(ModuleSource::Exports)
                     .map_err(|Thrown| ModuleError::Thrown)
             }

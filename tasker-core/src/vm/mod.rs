@@ -8,6 +8,7 @@
 
 mod cache;
 mod capture;
+mod compile;
 mod frame;
 mod host;
 mod message;
@@ -21,6 +22,7 @@ mod web;
 mod write;
 
 pub use cache::BytecodeCache;
+pub use compile::check_program;
 pub use frame::Vm;
 pub use message::{Made, RunInfo, ToolNames, Turn, TurnEnd, VmDeliver, VmStart};
-pub use pool::{VmPool, check_program};
+pub use pool::VmPool;

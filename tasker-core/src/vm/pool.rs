@@ -4,17 +4,13 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tasker_adaptor::Failure;
-
 use super::cache::BytecodeCache;
-use super::capture::{PRELUDE, pending_failure};
+use super::capture::PRELUDE;
 use super::frame::Vm;
-use super::host::{FrameHost, Kernel, Op, compile};
+use super::host::{FrameHost, Kernel, Op};
 use super::message::{Turn, VmStart};
 use super::prelude;
-use super::raw::{Ctx, Runtime, Thrown, Trip};
-use crate::limits::{Limit, Limits};
-use crate::task::Program;
+use super::raw::{Ctx, Runtime, Thrown};
 
 /// A pristine realm.
 type Realm = (Runtime, Rc<FrameHost>);
@@ -114,41 +110,4 @@ fn boot(ctx: Ctx<'_>, cache: &BytecodeCache, host: &FrameHost) -> Result<(), Str
             ))
         }
     }
-}
-
-/// Compiles every file of a program without running it: what is checked when a task is published.
-///
-/// # Errors
-/// The first syntax error, with file, line and column in its stack; or the limit that compiling passed.
-pub fn check_program(program: &Program, limits: &Limits) -> Result<(), Failure> {
-    let host = Rc::new(FrameHost::new(Arc::default()));
-    let Some(runtime) = Runtime::new(host) else {
-        return Err(Limit::Memory.failure(limits));
-    };
-    runtime.arm(limits.memory_bytes, limits.stack_bytes);
-    runtime.set_tick_limit(limits.turn_ticks);
-    let ctx = runtime.enter();
-    for module in std::iter::once(&program.entry).chain(&program.modules) {
-        if module.path.ends_with(".json") {
-            continue;
-        }
-        let bare = program
-            .bare_function
-            .as_deref()
-            .filter(|_| module.path == program.entry.path);
-        let compiled = compile(ctx, module, bare);
-        let tripped = runtime.tripped().map(|trip| match trip {
-            Trip::Memory => Limit::Memory,
-            Trip::Ticks => Limit::Cpu,
-            Trip::Interrupted => Limit::WallClock,
-            Trip::Host(limit) => limit,
-        });
-        if let Some(limit) = tripped {
-            return Err(limit.failure(limits));
-        }
-        if let Err(Thrown) = compiled {
-            return Err(pending_failure(ctx));
-        }
-    }
-    Ok(())
 }

@@ -65,10 +65,10 @@ const start = async (info, name, input) => {
     } else if (exports !== null && typeof exports === 'object') {
       fn = findFunction(exports, name);
       if (fn === undefined) {
-        const empty = objectKeys(exports).length === 0;
-        if (empty && typeof loaded[2] === 'function') fn = loaded[2];
-        else if (!empty) { if (loaded[3] !== false && allFunctions(exports)) fn = onlyFunction(exports); if (fn === undefined) value = exports; }
-        else throw noFunction(name);
+        const replaced = loaded[3];
+        if (replaced) value = exports;
+        else if (objectKeys(exports).length === 0) { fn = loaded[2]; if (typeof fn !== 'function') throw noFunction(name); }
+        else { if (allFunctions(exports)) fn = onlyFunction(exports); if (fn === undefined) value = exports; }
       }
     } else value = exports;
     if (fn !== undefined) value = isClass(fn) ? await classMethod(fn)(input, context) : await fn(input, context);
