@@ -21,10 +21,10 @@ static WITH_RUN: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Takes ready frames: priority first, then the time they became ready.
-pub(crate) fn claim_frames(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Vec<ClaimedFrame>> {
+/// Takes ready frames: priority first, then the time they became ready. `None` when the worker is not live.
+pub(crate) fn claim_frames(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Option<Vec<ClaimedFrame>>> {
     if !is_live(tx, claim.worker)? {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let nos = ready(tx.conn, "frame", claim)?;
     let mut frames = Vec::with_capacity(nos.len());
@@ -33,13 +33,13 @@ pub(crate) fn claim_frames(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Vec<Claime
             frames.push(take_frame(tx, no, row, run, claim.worker, claim.now)?);
         }
     }
-    Ok(frames)
+    Ok(Some(frames))
 }
 
-/// Takes ready calls, in the same order.
-pub(crate) fn claim_calls(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Vec<ClaimedCall>> {
+/// Takes ready calls, in the same order. `None` when the worker is not live.
+pub(crate) fn claim_calls(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Option<Vec<ClaimedCall>>> {
     if !is_live(tx, claim.worker)? {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let nos = ready(tx.conn, "call", claim)?;
     let mut calls = Vec::with_capacity(nos.len());
@@ -63,7 +63,7 @@ pub(crate) fn claim_calls(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Vec<Claimed
             context: run.context,
         });
     }
-    Ok(calls)
+    Ok(Some(calls))
 }
 
 /// Takes up again a frame that the worker owns and has no VM for; gives it back when it has nothing to do.

@@ -71,11 +71,21 @@ pub(crate) fn commit(tx: &mut Tx<'_>, turns: &[TurnCommit]) -> Outcome<Refusable
         }
     }
     drop(statements);
+    let mut company_ends = false;
     for (turn, pass) in turns.iter().zip(&passes) {
-        if let Pass::Apply(frame) = pass
-            && frame.run_cancelled
-        {
-            cancel_open_rows(tx, turn.task_run.key(), turn.time)?;
+        if let Pass::Apply(frame) = pass {
+            company_ends |= frame.run_cancelled || !turn.dropped.is_empty();
+            if frame.run_cancelled {
+                cancel_open_rows(tx, turn.task_run.key(), turn.time)?;
+            }
+        }
+    }
+    if company_ends {
+        // A turn of the same batch may have ended this one's frame.
+        for pass in &mut passes {
+            if let Pass::Apply(frame) = pass {
+                frame.status = read_status(tx, frame)?;
+            }
         }
     }
     Ok(passes

@@ -224,7 +224,7 @@ pub(crate) fn free_frame(
     tx.conn
         .cached(
             "UPDATE stack_runs SET status = ?2, owner = NULL, epoch = epoch + 1, attempt = attempt + ?3, in_doubt = MAX(in_doubt, ?3), \
-             ready_at = ?4 WHERE no = ?1",
+             ready_at = MAX(?4, COALESCE(due_at, ?4)) WHERE no = ?1",
         )?
         .execute((no, status, taken, ready.then_some(now.as_millis())))?;
     if ready {

@@ -22,15 +22,17 @@ use crate::finish::{finish_calls, fire_timers, release_calls, release_frames};
 #[async_trait]
 impl Queue for SqliteStorage {
     async fn claim_frames(&self, claim: Claim) -> Result<Vec<ClaimedFrame>, StorageError> {
-        self.saw_due(claim.now);
-        self.write(claim.max, move |tx| claim_frames(tx, &claim))
-            .await
+        let claimed = self
+            .write(claim.max, move |tx| claim_frames(tx, &claim))
+            .await?;
+        Ok(self.seen(claim.now, claimed))
     }
 
     async fn claim_calls(&self, claim: Claim) -> Result<Vec<ClaimedCall>, StorageError> {
-        self.saw_due(claim.now);
-        self.write(claim.max, move |tx| claim_calls(tx, &claim))
-            .await
+        let claimed = self
+            .write(claim.max, move |tx| claim_calls(tx, &claim))
+            .await?;
+        Ok(self.seen(claim.now, claimed))
     }
 
     async fn commit(
@@ -108,11 +110,14 @@ impl Queue for SqliteStorage {
 }
 
 impl SqliteStorage {
-    /// A claim looked at everything due until then: what is left of it waits for room, not for a time.
-    fn saw_due(&self, now: Timestamp) {
-        self.inner
-            .seen_due
-            .fetch_max(now.as_millis(), Ordering::Relaxed);
+    /// A claim of a live worker looked at everything due until then: what is left of it waits for room, not for a time.
+    fn seen<T>(&self, now: Timestamp, claimed: Option<Vec<T>>) -> Vec<T> {
+        let Some(claimed) = claimed else {
+            return Vec::new();
+        };
+        let seen = &self.inner.seen_due;
+        seen.fetch_max(now.as_millis(), Ordering::Relaxed);
+        claimed
     }
 }
 
