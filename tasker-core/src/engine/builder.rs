@@ -1,6 +1,6 @@
 //! Building an engine.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -242,6 +242,7 @@ async fn start_core(
         shared.options.threads,
         shared.options.limits.stack_bytes,
         2,
+        shared.clock.clone(),
         me,
     )
     .map_err(|error| {
@@ -265,10 +266,10 @@ async fn start_core(
         vms: HashMap::new(),
         preparing: HashMap::new(),
         calls: HashMap::new(),
-        idle: Default::default(),
-        timers: Default::default(),
-        events: Default::default(),
-        suspects: Default::default(),
+        idle: BTreeSet::new(),
+        timers: BTreeSet::new(),
+        events: VecDeque::new(),
+        suspects: VecDeque::new(),
         suspect: None,
         commits: Vec::new(),
         commits_under_way: 0,

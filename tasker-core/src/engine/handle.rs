@@ -86,7 +86,7 @@ impl RunHandle {
                 let seen = news.borrow_and_update().clone();
                 match seen {
                     News::None => {}
-                    News::Look(_) => break,
+                    News::Look => break,
                     News::End(end) => return result_of(end),
                     News::Closed => return Err(RunError::Detached),
                 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::cache::BytecodeCache;
 use super::capture::PRELUDE;
@@ -49,6 +50,15 @@ impl VmPool {
         let realm = realm(&self.cache);
         self.ready.push_back(realm);
         true
+    }
+
+    /// The switch of the realm that the next frame starts in: what [`Vm::interrupt`] gives after the first turn.
+    pub fn next_interrupt(&mut self) -> Arc<AtomicBool> {
+        if self.ready.is_empty() {
+            let realm = realm(&self.cache);
+            self.ready.push_back(realm);
+        }
+        self.ready.front().map(|(runtime, _)| runtime.interrupt()).unwrap_or_default()
     }
 
     /// Starts a frame and runs its first turn.
