@@ -32,6 +32,8 @@ pub(crate) struct Asking {
     /// Code of the frame that made it; `None` when the frame is not here and its row must be read for the grants.
     pub(crate) loaded: Option<Arc<Loaded>>,
     pub(crate) depth: u32,
+    /// The turn that made it, or the run when the turn is not here.
+    pub(crate) span: tracing::Span,
 }
 
 impl Core {
@@ -57,6 +59,7 @@ impl Core {
         let shared = Arc::clone(&self.shared);
         let held = self.lease.clone();
         let span = tracing::info_span!(
+            parent: &asking.span,
             "tasker.call",
             service = %asking.service,
             method = %asking.path,
@@ -210,6 +213,12 @@ impl Core {
             ));
         }
         let loaded = self.hot.get(&frame).and_then(|hot| hot.loaded.clone());
+        let span = tracing::info_span!(
+            "tasker.run",
+            run_id = %row.task_run,
+            task = %context.task,
+            version = %context.version,
+        );
         self.ask(Asking {
             id: row.id,
             frame,
@@ -224,6 +233,7 @@ impl Core {
             context: Arc::new(context),
             loaded,
             depth: row.depth,
+            span,
         });
     }
 

@@ -38,6 +38,9 @@ pub(crate) struct HotFrame {
     next: Option<FrameNext>,
     /// Settled children that were read and wait for the replay to end.
     unread: Vec<Ready>,
+    /// `tasker.run`, and within it the `tasker.turn` under way: the parent of the calls that it makes.
+    span: tracing::Span,
+    turn_span: tracing::Span,
     /// Since when it has been idle, on the monotonic clock.
     idle_since: Option<i64>,
 }
@@ -182,6 +185,12 @@ impl Core {
             row.in_doubt,
             children,
         );
+        let span = tracing::info_span!(
+            "tasker.run",
+            run_id = %row.task_run,
+            task = %claimed.task,
+            version = %claimed.version,
+        );
         let mut hot = HotFrame {
             machine,
             vm: None,
@@ -193,6 +202,8 @@ impl Core {
             held: None,
             next: None,
             unread,
+            turn_span: turn_span(&span, id, row.turn),
+            span,
             idle_since: None,
         };
         let now = self.shared.clock.now();
@@ -511,6 +522,7 @@ impl Core {
         match effect {
             Effect::Deliver(items) => {
                 let time = frame.machine.turn_time(self.shared.clock.now());
+                frame.turn_span = turn_span(&frame.span, id, frame.machine.turn());
                 frame.cancelled |= items.iter().any(|ready| is_cancel(&ready.outcome));
                 let items = items
                     .into_iter()
@@ -599,6 +611,7 @@ impl Core {
                     context,
                     loaded: grants,
                     depth: parent.depth,
+                    span: parent.turn_span.clone(),
                 });
             }
             MadeKind::Call { .. } => self.want_calls = true,
@@ -843,6 +856,10 @@ impl Core {
             self.events.push_back((id, Event::Park));
         }
     }
+}
+
+fn turn_span(run: &tracing::Span, frame: StackRunId, turn: tasker_adaptor::TurnNo) -> tracing::Span {
+    tracing::info_span!(parent: run, "tasker.turn", %frame, %turn)
 }
 
 /// Reads the current version of a task and its code, so that a frame of it can start without a wait.
