@@ -20,7 +20,7 @@ fn words(text: &str) -> String {
 
 #[test]
 fn types_become_blanks_and_nothing_moves() {
-    let text = r#"import type { A } from './a';
+    let text = r"import type { A } from './a';
 import { type B, c } from './c';
 interface In<T = string> { id: T; more?: number }
 type Out = { total: number };
@@ -36,7 +36,7 @@ export default async function run({ id, more = 1 }: In, context: { tools: any })
   (1)
   return { total: f<number>(more) };
 }
-"#;
+";
     let program = prepare(
         TaskSource::file("a.ts", text).module("c.ts", "export const c: number = 1;"),
         &TaskOptions::default(),

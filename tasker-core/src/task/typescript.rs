@@ -196,7 +196,7 @@ mod blank {
         fn visit_export_default_declaration(&mut self, it: &ExportDefaultDeclaration<'a>) {
             match &it.declaration {
                 ExportDefaultDeclarationKind::TSInterfaceDeclaration(_) => {
-                    self.blank_statement(it.span)
+                    self.blank_statement(it.span);
                 }
                 ExportDefaultDeclarationKind::FunctionDeclaration(function)
                     if function.body.is_none() =>
