@@ -21,7 +21,10 @@ const PARTS: &[&str] = &[
 
 /// The script; its value is a function that takes the array of bridge functions under these names.
 pub(super) fn source(bridge: &[&str]) -> String {
-    let mut text = format!("(function (bridge) {{\n'use strict';\nconst [{}] = bridge;\n", bridge.join(", "));
+    let mut text = format!(
+        "(function (bridge) {{\n'use strict';\nconst [{}] = bridge;\n",
+        bridge.join(", ")
+    );
     for part in PARTS {
         text.push_str(part);
         text.push('\n');

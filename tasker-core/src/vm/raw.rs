@@ -141,6 +141,10 @@ impl Heap {
         fits
     }
 
+    #[expect(
+        clippy::cast_ptr_alignment,
+        reason = "the layout asks for the alignment of a block"
+    )]
     fn alloc(&self, size: usize, zeroed: bool) -> *mut c_void {
         let Some(layout) = Self::layout(size).filter(|layout| self.admits(layout.size())) else {
             return ptr::null_mut();
@@ -208,15 +212,16 @@ impl Heap {
             self.unlink(block);
             let size = (*block).size;
             self.used.set(self.used.get() - size);
-            std::alloc::dealloc(
-                block.cast(),
-                Layout::from_size_align_unchecked(size, 16),
-            );
+            std::alloc::dealloc(block.cast(), Layout::from_size_align_unchecked(size, 16));
         }
     }
 
     /// # Safety
     /// As [`Heap::free`].
+    #[expect(
+        clippy::cast_ptr_alignment,
+        reason = "the layout asks for the alignment of a block"
+    )]
     unsafe fn realloc(&self, memory: *mut c_void, size: usize) -> *mut c_void {
         if memory.is_null() {
             return self.alloc(size, false);
@@ -536,7 +541,10 @@ impl<'r> Args<'r> {
     pub(super) fn at(&self, n: usize) -> Value<'r> {
         if n < self.len {
             // SAFETY: QuickJS gives `len` live values that stay so during the callback, for which alone `Args` exists; duplicated, we own one count (C).
-            unsafe { self.ctx.own(qjs::JS_DupValue(self.ctx.raw.as_ptr(), *self.argv.add(n))) }
+            unsafe {
+                self.ctx
+                    .own(qjs::JS_DupValue(self.ctx.raw.as_ptr(), *self.argv.add(n)))
+            }
         } else {
             self.ctx.undefined()
         }
@@ -548,7 +556,10 @@ impl<'r> Args<'r> {
             return self.ctx.undefined();
         }
         // SAFETY: `js_bound` passes the two values of the function object, live during the call.
-        unsafe { self.ctx.own(qjs::JS_DupValue(self.ctx.raw.as_ptr(), *self.bound.add(n))) }
+        unsafe {
+            self.ctx
+                .own(qjs::JS_DupValue(self.ctx.raw.as_ptr(), *self.bound.add(n)))
+        }
     }
 }
 
@@ -641,7 +652,9 @@ unsafe fn text_of(text: *const c_char) -> String {
         return String::new();
     }
     // SAFETY: the caller's promise.
-    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+    unsafe { CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned()
 }
 
 unsafe extern "C" fn js_normalize(
@@ -931,6 +944,20 @@ impl<'r> Ctx<'r> {
         Thrown
     }
 
+    /// The lines of JavaScript that run now; `None` when there are none to be had.
+    pub(super) fn backtrace(self) -> Option<String> {
+        // SAFETY: throws and takes back an error of its own; a format without arguments. `stack` is an own data property of a fresh error.
+        unsafe {
+            qjs::JS_ThrowPlainError(self.raw.as_ptr(), c"".as_ptr());
+            let error = self.own(qjs::JS_GetException(self.raw.as_ptr()));
+            if error.is_error() {
+                error.get(c"stack").ok()?.as_string()
+            } else {
+                None
+            }
+        }
+    }
+
     /// Takes the pending exception; `undefined` when there is none.
     pub(super) fn exception(self) -> Value<'r> {
         // SAFETY: gives us the count of the exception.
@@ -994,16 +1021,16 @@ impl<'r> Ctx<'r> {
     }
 
     /// Takes a kept value out.
-    pub(super) fn release(self, kept: Kept) -> Value<'r> {
+    pub(super) fn release(self, Kept(slot): Kept) -> Value<'r> {
         let raw = self
             .shared
             .kept
             .borrow_mut()
-            .get_mut(kept.0 as usize)
+            .get_mut(slot as usize)
             .and_then(Option::take);
         match raw {
             Some(raw) => {
-                self.shared.free_slots.borrow_mut().push(kept.0);
+                self.shared.free_slots.borrow_mut().push(slot);
                 // SAFETY: the table's count becomes ours.
                 unsafe { self.own(raw) }
             }
@@ -1011,13 +1038,7 @@ impl<'r> Ctx<'r> {
         }
     }
 
-    fn eval(
-        self,
-        source: &str,
-        file: &str,
-        line: i32,
-        flags: u32,
-    ) -> Result<Value<'r>, Thrown> {
+    fn eval(self, source: &str, file: &str, line: i32, flags: u32) -> Result<Value<'r>, Thrown> {
         let mut text = Vec::with_capacity(source.len() + 1);
         text.extend_from_slice(source.as_bytes());
         text.push(0);
@@ -1130,7 +1151,9 @@ impl<'r> Ctx<'r> {
             .ok_or(Thrown)?;
             for key in keys {
                 let key = key.name()?;
-                if let Some(key) = CString::new(key).ok().filter(|key| key.as_c_str() != c"default")
+                if let Some(key) = CString::new(key)
+                    .ok()
+                    .filter(|key| key.as_c_str() != c"default")
                     && qjs::JS_AddModuleExport(ctx, module.as_ptr(), key.as_ptr()) < 0
                 {
                     return Err(Thrown);
@@ -1173,7 +1196,12 @@ impl<'r> Ctx<'r> {
     /// The namespace object of a module.
     pub(super) fn namespace(self, module: Module) -> Result<Value<'r>, Thrown> {
         // SAFETY: a live module of this context.
-        unsafe { self.check(qjs::JS_GetModuleNamespace(self.raw.as_ptr(), module.0.as_ptr())) }
+        unsafe {
+            self.check(qjs::JS_GetModuleNamespace(
+                self.raw.as_ptr(),
+                module.0.as_ptr(),
+            ))
+        }
     }
 }
 
@@ -1195,7 +1223,10 @@ impl Drop for Value<'_> {
 impl Clone for Value<'_> {
     fn clone(&self) -> Self {
         // SAFETY: a live value (C).
-        unsafe { self.ctx.own(qjs::JS_DupValue(self.ctx.raw.as_ptr(), self.raw)) }
+        unsafe {
+            self.ctx
+                .own(qjs::JS_DupValue(self.ctx.raw.as_ptr(), self.raw))
+        }
     }
 }
 
@@ -1288,13 +1319,10 @@ impl<'r> Value<'r> {
         // SAFETY: a live value; the answer is a new count or a value without one.
         unsafe {
             let target = qjs::JS_GetProxyTarget(self.ctx.raw.as_ptr(), self.raw);
-            match self.ctx.check(target) {
-                Ok(target) => target,
-                Err(Thrown) => {
-                    drop(self.ctx.exception());
-                    self.ctx.undefined()
-                }
-            }
+            self.ctx.check(target).unwrap_or_else(|Thrown| {
+                drop(self.ctx.exception());
+                self.ctx.undefined()
+            })
         }
     }
 
@@ -1310,7 +1338,10 @@ impl<'r> Value<'r> {
         args: &[&Value<'r>],
     ) -> Result<Value<'r>, Thrown> {
         const MAX: usize = 12;
-        assert!(args.len() <= MAX, "the bridge calls functions with few arguments");
+        assert!(
+            args.len() <= MAX,
+            "the bridge calls functions with few arguments"
+        );
         self.ctx.assert_same(this);
         let mut raw = [qjs::JS_UNDEFINED; MAX];
         for (slot, arg) in raw.iter_mut().zip(args) {
@@ -1345,8 +1376,11 @@ impl<'r> Value<'r> {
     pub(super) fn get_index(&self, index: u32) -> Result<Value<'r>, Thrown> {
         // SAFETY: a live value.
         unsafe {
-            self.ctx
-                .check(qjs::JS_GetPropertyUint32(self.ctx.raw.as_ptr(), self.raw, index))
+            self.ctx.check(qjs::JS_GetPropertyUint32(
+                self.ctx.raw.as_ptr(),
+                self.raw,
+                index,
+            ))
         }
     }
 
@@ -1355,8 +1389,11 @@ impl<'r> Value<'r> {
         self.ctx.assert_same_ctx(key.ctx);
         // SAFETY: a live value and a live atom of this runtime.
         unsafe {
-            self.ctx
-                .check(qjs::JS_GetProperty(self.ctx.raw.as_ptr(), self.raw, key.atom))
+            self.ctx.check(qjs::JS_GetProperty(
+                self.ctx.raw.as_ptr(),
+                self.raw,
+                key.atom,
+            ))
         }
     }
 
@@ -1438,7 +1475,9 @@ impl<'r> Value<'r> {
 
     /// The text of a string, without running code of the task; `None` for anything else.
     pub(super) fn as_string(&self) -> Option<String> {
-        (self.kind() == Kind::String).then(|| self.text().ok()).flatten()
+        (self.kind() == Kind::String)
+            .then(|| self.text().ok())
+            .flatten()
     }
 
     /// `Number(value)`.
@@ -1541,28 +1580,21 @@ impl Drop for Key<'_> {
 
 /// WTF-8 to UTF-8: each lone surrogate becomes one U+FFFD.
 fn lossy(bytes: &[u8]) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => text.to_owned(),
-        Err(_) => {
-            let mut text = String::with_capacity(bytes.len());
-            let mut rest = bytes;
-            while !rest.is_empty() {
-                match std::str::from_utf8(rest) {
-                    Ok(good) => {
-                        text.push_str(good);
-                        break;
-                    }
-                    Err(error) => {
-                        let (good, bad) = rest.split_at(error.valid_up_to());
-                        text.push_str(&String::from_utf8_lossy(good));
-                        text.push('\u{fffd}');
-                        // A surrogate has three bytes: ED A0..BF xx.
-                        let skip = if bad.len() >= 3 && bad[0] == 0xed { 3 } else { 1 };
-                        rest = &bad[skip.min(bad.len())..];
-                    }
-                }
+    let mut text = String::with_capacity(bytes.len());
+    let mut rest = bytes;
+    loop {
+        let error = match std::str::from_utf8(rest) {
+            Ok(good) => {
+                text.push_str(good);
+                return text;
             }
-            text
-        }
+            Err(error) => error,
+        };
+        let (good, bad) = rest.split_at(error.valid_up_to());
+        text.push_str(&String::from_utf8_lossy(good));
+        text.push('\u{fffd}');
+        // A surrogate has three bytes: ED A0..BF xx.
+        let skip = if bad.first() == Some(&0xed) { 3 } else { 1 };
+        rest = &bad[skip.min(bad.len())..];
     }
 }

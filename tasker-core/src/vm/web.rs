@@ -96,7 +96,10 @@ pub(super) fn query_write<'r>(ctx: Ctx<'r>, args: &Args<'r>) -> Result<Value<'r>
     let mut writer = form_urlencoded::Serializer::new(String::new());
     let mut index = 0;
     while index + 1 < length {
-        let (name, value) = (list.get_index(index)?.text()?, list.get_index(index + 1)?.text()?);
+        let (name, value) = (
+            list.get_index(index)?.text()?,
+            list.get_index(index + 1)?.text()?,
+        );
         writer.append_pair(&name, &value);
         index += 2;
     }

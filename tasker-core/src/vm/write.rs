@@ -4,6 +4,8 @@
 //! Getters, proxies and `toJSON` of the task do run, as the language says, under the turn's budget.
 //! A value that JSON cannot hold is refused with the path at which it stands.
 
+use std::fmt::Write as _;
+
 use super::raw::{Args, Ctx, Key, Kind, Thrown, Value};
 
 /// Class numbers of QuickJS for wrapper objects; `tests` checks them against the engine in use.
@@ -62,7 +64,11 @@ impl<'r> Writer<'r> {
     }
 
     /// The text of a value; `None` for `undefined`. `root` names it in messages.
-    pub(super) fn value(mut self, value: &Value<'r>, root: &str) -> Result<Option<String>, WriteError> {
+    pub(super) fn value(
+        mut self,
+        value: &Value<'r>,
+        root: &str,
+    ) -> Result<Option<String>, WriteError> {
         match value.kind() {
             Kind::Undefined => return Ok(None),
             Kind::Symbol => {
@@ -138,11 +144,7 @@ impl<'r> Writer<'r> {
         Ok(())
     }
 
-    fn argument(
-        &mut self,
-        value: &Value<'r>,
-        root: impl Fn() -> String,
-    ) -> Result<(), WriteError> {
+    fn argument(&mut self, value: &Value<'r>, root: impl Fn() -> String) -> Result<(), WriteError> {
         let what = match value.kind() {
             Kind::Symbol => "a symbol",
             Kind::Object if value.is_function() => "a function",
@@ -180,7 +182,9 @@ impl<'r> Writer<'r> {
         }
         for part in &self.path {
             match part {
-                Part::Index(index) => place.push_str(&format!("[{index}]")),
+                Part::Index(index) => {
+                    let _ = write!(place, "[{index}]");
+                }
                 Part::Key(start, end) => {
                     let key = String::from_utf8_lossy(&self.out[*start..*end]);
                     let plain = key.trim_matches('"');
@@ -193,7 +197,7 @@ impl<'r> Writer<'r> {
                         place.push('.');
                         place.push_str(plain);
                     } else {
-                        place.push_str(&format!("[{key}]"));
+                        let _ = write!(place, "[{key}]");
                     }
                 }
             }
@@ -334,7 +338,8 @@ impl<'r> Writer<'r> {
             if index % 4_096 == 4_095 && self.ctx.tick() {
                 return Err(WriteError::Thrown);
             }
-            let element = value.get_index(u32::try_from(index).map_err(|_| WriteError::TooLarge)?)?;
+            let element =
+                value.get_index(u32::try_from(index).map_err(|_| WriteError::TooLarge)?)?;
             self.path.push(Part::Index(index));
             if !self.write(&element, root, name)? {
                 self.out.extend_from_slice(b"null");
@@ -408,7 +413,7 @@ impl<'r> Writer<'r> {
             self.out.extend_from_slice(b"null");
         } else if number == 0.0 {
             self.out.push(b'0');
-        } else if number.abs() < EXACT && number.trunc() == number {
+        } else if number.abs() < EXACT && number.fract() == 0.0 {
             self.int(number as i64);
         } else {
             // JavaScript's own shortest form; a primitive number runs no code of the task.
@@ -427,7 +432,11 @@ impl<'r> Writer<'r> {
             }
             fits
         })?;
-        if fits { Ok(()) } else { Err(WriteError::TooLarge) }
+        if fits {
+            Ok(())
+        } else {
+            Err(WriteError::TooLarge)
+        }
     }
 
     fn key(&mut self, key: &Key<'r>) -> Result<(), WriteError> {
@@ -479,7 +488,8 @@ pub(super) fn quote(text: &[u8], out: &mut Vec<u8>) {
                 continue;
             }
             out.extend_from_slice(&text[clean..at]);
-            let unit = 0xd000 | (u16::from(text[at + 1] & 0x3f) << 6) | u16::from(text[at + 2] & 0x3f);
+            let unit =
+                0xd000 | (u16::from(text[at + 1] & 0x3f) << 6) | u16::from(text[at + 2] & 0x3f);
             out.extend_from_slice(b"\\u");
             for shift in [12, 8, 4, 0] {
                 out.push(HEX[usize::from(unit >> shift) & 15]);

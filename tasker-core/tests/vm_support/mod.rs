@@ -84,7 +84,11 @@ impl Frame {
     pub fn of(start: &VmStart) -> Self {
         let cache = Arc::new(BytecodeCache::new());
         let (vm, turn) = VmPool::new(cache, 0).start(start);
-        Self { vm, turn, time: TIME }
+        Self {
+            vm,
+            turn,
+            time: TIME,
+        }
     }
 
     pub fn start(source: &str, input: &str) -> Self {
@@ -95,7 +99,10 @@ impl Frame {
         self.time += 1_000;
         self.turn = self.vm.deliver(&VmDeliver {
             time: Timestamp::from_millis(self.time),
-            items: items.into_iter().map(|(seq, outcome)| (CallSeq(seq), outcome)).collect(),
+            items: items
+                .into_iter()
+                .map(|(seq, outcome)| (CallSeq(seq), outcome))
+                .collect(),
         });
         &self.turn
     }
@@ -127,7 +134,11 @@ impl Frame {
 
 pub fn shown(made: &Made) -> String {
     match made {
-        Made::Call { service, path, args } => format!("{service}.{path} {args}"),
+        Made::Call {
+            service,
+            path,
+            args,
+        } => format!("{service}.{path} {args}"),
         Made::Task { name, input } => format!("task {name} {input}"),
         Made::Timer { path, delay_ms } => format!("{path} {delay_ms}"),
         Made::Signal { name } => format!("signal {name}"),
