@@ -66,7 +66,7 @@ impl Vm {
             .arm(start.limits.memory_bytes, start.limits.stack_bytes);
         let turn = vm.turn(start.time, |vm, ctx| {
             let begun = vm.begin(ctx, start);
-            if begun.is_err() && !vm.host.has_ended() {
+            if begun.is_err() && !vm.is_over() {
                 vm.host.log_uncaught(ctx);
             }
             vm.drain(ctx);
