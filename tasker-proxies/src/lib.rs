@@ -31,6 +31,8 @@ pub mod supabase;
 #[cfg(test)]
 #[cfg(feature = "_http")]
 mod testing;
+#[cfg(feature = "websearch")]
+pub mod websearch;
 
 pub use clock::{Clock, system_clock};
 pub use secret::Secret;
