@@ -35,7 +35,7 @@ fn new_run(number: u128) -> NewTaskRun {
         priority: 0,
         run_at: now,
         deadline: None,
-        labels: Default::default(),
+        labels: std::collections::BTreeMap::new(),
         correlation_id: None,
         traceparent: None,
     }
@@ -50,7 +50,8 @@ async fn submit(store: &impl RunStore, number: u128) -> Result<Submitted, Storag
 }
 
 async fn count(storage: &dyn Storage) -> usize {
-    let page = storage.runs(&RunFilter::default(), 100).await.unwrap();
+    let page = storage.runs(&RunFilter::default(), 100).await;
+    let page = page.expect("the store itself has no faults");
     page.runs.len()
 }
 

@@ -60,7 +60,14 @@ pub async fn batch_root_cancelled_with_nested(kit: Arc<Kit>) -> CaseResult {
         if nested_first {
             batch.reverse();
         }
-        kit.storage().commit(Arc::from(batch)).await?;
+        for answer in kit.storage().commit(Arc::from(batch)).await? {
+            let receipt = answer.expect("both apply");
+            assert_eq!(
+                receipt.status,
+                StackStatus::Cancelled,
+                "the status of the row now"
+            );
+        }
         assert_eq!(kit.run(root.run).await?.status, crate::RunStatus::Cancelled);
         for row in kit.storage().stack_runs(root.run).await? {
             assert!(

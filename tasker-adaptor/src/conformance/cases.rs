@@ -53,6 +53,7 @@ macro_rules! __conformance_cases {
             (folds fold_crash_between)
             (folds fold_then_late_commit)
             (folds retention_deletes_by_age_and_status)
+            (model model_matches_memory)
             (signals signal_before_wait)
             (signals wait_before_signal)
             (signals signal_races_wait)

@@ -18,7 +18,7 @@ type Fill = Arc<dyn Fn(bool) -> BoxFuture<'static, Result<(), StorageError>> + S
 ///
 /// async fn fresh() -> Harness {
 ///     Harness::new(MemoryStorage::new())
-///         .spawn_with(|future| drop(std::thread::spawn(|| futures::executor::block_on(future))))
+///         .spawn_with(|future| drop(tokio::spawn(future)))
 ///         .effort(100)
 /// }
 /// ```

@@ -27,18 +27,19 @@ impl FaultStorage {
     /// ```
     /// use tasker_adaptor::{FaultAction, FaultStorage, MemoryStorage, RunStore, RunFilter};
     ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
     /// let store = FaultStorage::new(MemoryStorage::new(), |call| match call.index {
     ///     1 => FaultAction::Die,
     ///     _ => FaultAction::Pass,
     /// });
-    /// futures::executor::block_on(async {
-    ///     assert!(store.runs(&RunFilter::default(), 1).await.is_ok());
-    ///     assert!(store.runs(&RunFilter::default(), 1).await.is_err());
-    ///     assert!(store.runs(&RunFilter::default(), 1).await.is_err(), "dead from then on");
-    ///     store.control().revive();
-    ///     assert!(store.runs(&RunFilter::default(), 1).await.is_ok());
-    /// });
+    /// assert!(store.runs(&RunFilter::default(), 1).await.is_ok());
+    /// assert!(store.runs(&RunFilter::default(), 1).await.is_err());
+    /// assert!(store.runs(&RunFilter::default(), 1).await.is_err(), "dead from then on");
+    /// store.control().revive();
+    /// assert!(store.runs(&RunFilter::default(), 1).await.is_ok());
     /// assert_eq!(store.control().methods(), ["runs"; 4]);
+    /// # }
     /// ```
     pub fn new(
         inner: impl Storage,

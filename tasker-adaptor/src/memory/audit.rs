@@ -20,7 +20,8 @@ impl State {
         let of = |id: StackRunId| children.get(&id).unwrap_or(&none);
         let mut found = Findings::default();
         for (parent, rows) in &children {
-            found.check("I1", parent, is_gapless(rows));
+            let folded = rows.iter().any(|row| self.is_folded(row));
+            found.check("I1", parent, folded || is_gapless(rows));
         }
         for row in self.rows() {
             self.audit_row(row, of(row.id), &mut found);
@@ -35,7 +36,7 @@ impl State {
         let id = &row.id;
         let unread = children.iter().any(|child| is_unread(child));
         let open = children.iter().any(|child| is_open(child));
-        if row.kind == StackKind::Frame {
+        if row.kind == StackKind::Frame && !self.is_folded(row) {
             let delivered = children
                 .iter()
                 .filter(|child| child.delivered_order.is_some())
@@ -102,6 +103,12 @@ impl State {
                 .is_some_and(|wait| !consumers.insert(wait));
             found.check("I13", &signal.id, !beside && !shares);
         }
+    }
+
+    /// Its rows are on their way out, in batches.
+    fn is_folded(&self, row: &StackRun) -> bool {
+        let run = self.runs.get(&row.task_run);
+        run.is_some_and(|entry| entry.run.folded_at.is_some())
     }
 
     fn rows(&self) -> impl Iterator<Item = &StackRun> {

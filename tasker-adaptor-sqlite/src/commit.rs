@@ -1,0 +1,709 @@
+//! The commit of turns (PROTOCOL a3): all fences, then all settlements and inserts, then all next statuses with their wakes.
+//!
+//! The hot path: a step of a chain is two reads by id, one UPDATE of the settled call, one INSERT of the made one and one UPDATE of the
+//! frame. Fences are read before anything is written, so that a refused turn leaves nothing to undo.
+
+use std::collections::HashSet;
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension};
+use tasker_adaptor::{
+    CommitRefused, Delivery, DeliverySource, Failure, FrameNext, LogLine, MadeKind, NewStackRun,
+    Outcome as Ending, StackRunId, StackStatus, StorageError, TurnCommit, TurnReceipt, WorkerId,
+};
+
+use crate::cached::Cached as _;
+use crate::columns::{HasKey, Key, ending_columns};
+use crate::fault::{Fault, Outcome, Refusable};
+use crate::tree::{
+    BlockedRow, EndingFrame, FrameEnd, block, cancel_open_rows, frame_ended, is_live,
+    leave_children, refresh_run,
+};
+use crate::writer::Tx;
+
+/// Rules that only a caller with a bug breaks.
+pub(crate) fn check_use(turns: &[TurnCommit]) -> Result<(), StorageError> {
+    let mut frames = HashSet::with_capacity(turns.len());
+    for turn in turns {
+        if !frames.insert(turn.frame) {
+            return Err(StorageError::Misuse {
+                what: format!("frame {} has two turns in one batch", turn.frame),
+            });
+        }
+        let writes =
+            !turn.delivered.is_empty() || !turn.made.is_empty() || !turn.dropped.is_empty();
+        if writes && matches!(turn.next, FrameNext::Blocked(_)) {
+            return Err(StorageError::Misuse {
+                what: format!(
+                    "the blocked turn of frame {} delivers, makes or drops; only its log lines are written",
+                    turn.frame
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// About how many rows the turns write.
+pub(crate) fn weight(turns: &[TurnCommit]) -> usize {
+    turns
+        .iter()
+        .map(|turn| 1 + turn.delivered.len() + turn.made.len() + turn.logs.len())
+        .sum()
+}
+
+/// Commits the turns, which [`check_use`] has passed.
+pub(crate) fn commit(tx: &mut Tx<'_>, turns: &[TurnCommit]) -> Outcome<Refusable<TurnReceipt>> {
+    let mut statements = Statements::prepare(tx.conn)?;
+    let mut workers = Workers::default();
+    let mut passes = Vec::with_capacity(turns.len());
+    for turn in turns {
+        passes.push(fence(tx, &mut statements, &mut workers, turn)?);
+    }
+    for (turn, pass) in turns.iter().zip(&mut passes) {
+        if let Pass::Apply(frame) = pass {
+            write(tx, &mut statements, turn, frame)?;
+        }
+    }
+    let mut woken = HashSet::new();
+    for (turn, pass) in turns.iter().zip(&mut passes) {
+        if let Pass::Apply(frame) = pass {
+            move_frame(tx, &mut statements, turn, frame, &mut woken)?;
+        }
+    }
+    drop(statements);
+    let mut company_ends = false;
+    for (turn, pass) in turns.iter().zip(&passes) {
+        if let Pass::Apply(frame) = pass {
+            company_ends |= frame.run_cancelled || !turn.dropped.is_empty();
+            if frame.run_cancelled {
+                cancel_open_rows(tx, turn.task_run.key(), turn.time)?;
+            }
+        }
+    }
+    if company_ends {
+        // A turn of the same batch may have ended this one's frame.
+        for pass in &mut passes {
+            if let Pass::Apply(frame) = pass {
+                frame.status = read_status(tx, frame)?;
+            }
+        }
+    }
+    Ok(passes
+        .into_iter()
+        .map(|pass| match pass {
+            Pass::Refused(refused) => Err(refused),
+            Pass::Already(status) => Ok(TurnReceipt {
+                already_applied: true,
+                status,
+            }),
+            Pass::Apply(frame) => Ok(TurnReceipt {
+                already_applied: false,
+                status: if woken.contains(&frame.no)
+                    && frame.status == StackStatus::SuspendedWaitingChild
+                {
+                    StackStatus::PendingResume
+                } else {
+                    frame.status
+                },
+            }),
+        })
+        .collect())
+}
+
+/// What a fence says.
+enum Pass {
+    Refused(CommitRefused),
+    Already(StackStatus),
+    Apply(Frame),
+}
+
+/// A frame between its fence and its next status.
+struct Frame {
+    no: i64,
+    key: Key,
+    run: Key,
+    parent: Option<i64>,
+    depth: u32,
+    priority: i32,
+    made: u32,
+    delivered: u32,
+    dropped: u32,
+    /// The column as it is.
+    status: StackStatus,
+    deliveries: Vec<Child>,
+    /// Children made by this turn that are open and cannot have settled.
+    made_open: u32,
+    /// The turn ended the run as cancelled: nothing may stay open in it.
+    run_cancelled: bool,
+}
+
+/// A delivered child, as its fence read it.
+struct Child {
+    no: i64,
+    settles: bool,
+}
+
+/// The hot statements, prepared once a batch.
+struct Statements<'c> {
+    frame: CachedStatement<'c>,
+    child: CachedStatement<'c>,
+    deliver_local: CachedStatement<'c>,
+    deliver_recorded: CachedStatement<'c>,
+    make: CachedStatement<'c>,
+    go_on: CachedStatement<'c>,
+}
+
+impl<'c> Statements<'c> {
+    fn prepare(conn: &'c Connection) -> Outcome<Self> {
+        Ok(Self {
+            frame: conn.cached(
+                "SELECT no, status, owner, epoch, turn, made_count, delivered_count, dropped_count, parent_no, depth, priority \
+                 FROM stack_runs WHERE id = ?1 AND task_run_id = ?2 AND kind = 'frame'",
+            )?,
+            child: conn.cached(
+                "SELECT no, parent_no, kind, status, owner, epoch, delivered_order, seq FROM stack_runs WHERE id = ?1",
+            )?,
+            deliver_local: conn.cached(
+                "UPDATE stack_runs SET status = ?2, outcome = ?3, owner = NULL, settled_at = ?4, \
+                 delivered_order = ?5, delivered_turn = ?6, delivered_at = ?4 WHERE no = ?1",
+            )?,
+            deliver_recorded: conn.cached(
+                "UPDATE stack_runs SET delivered_order = ?2, delivered_turn = ?3, delivered_at = ?4 WHERE no = ?1",
+            )?,
+            make: conn.cached(
+                "INSERT INTO stack_runs (id, task_run_id, parent_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
+                 made_count, delivered_count, dropped_count, attempt, in_doubt, due_at, ready_at, service, path, args, version, created_at, started_at) \
+                 VALUES (?1, ?2, ?3, ?20, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, 0, 0, ?11, 0, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+            )?,
+            go_on: conn.cached(
+                "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
+                 started_at = COALESCE(started_at, ?5) WHERE no = ?1",
+            )?,
+        })
+    }
+}
+
+/// Which workers are live, read once a batch for each.
+#[derive(Default)]
+struct Workers(Vec<(WorkerId, bool)>);
+
+impl Workers {
+    fn is_live(&mut self, tx: &Tx<'_>, worker: WorkerId) -> Outcome<bool> {
+        if let Some((_, live)) = self.0.iter().find(|(known, _)| *known == worker) {
+            return Ok(*live);
+        }
+        let live = is_live(tx, worker)?;
+        self.0.push((worker, live));
+        Ok(live)
+    }
+}
+
+fn fence(
+    tx: &Tx<'_>,
+    statements: &mut Statements<'_>,
+    workers: &mut Workers,
+    turn: &TurnCommit,
+) -> Outcome<Pass> {
+    if !workers.is_live(tx, turn.lease.worker)? {
+        return Ok(Pass::Refused(CommitRefused::LeaseLost));
+    }
+    let (frame_key, run_key, worker) = (
+        turn.frame.key(),
+        turn.task_run.key(),
+        turn.lease.worker.key(),
+    );
+    let mut rows = statements.frame.query((frame_key, run_key))?;
+    let Some(row) = rows.next()? else {
+        return Ok(Pass::Refused(CommitRefused::Gone));
+    };
+    let status: StackStatus = row
+        .get_ref(1)?
+        .as_str()
+        .map_err(rusqlite::Error::from)?
+        .parse()?;
+    let (epoch, number): (u32, u32) = (row.get(3)?, row.get(4)?);
+    let same_epoch = epoch == turn.lease.epoch.0;
+    let applied = if matches!(turn.next, FrameNext::Blocked(_)) {
+        number == turn.turn.0 && (status == StackStatus::Blocked || status.is_terminal())
+    } else {
+        number == turn.turn.0 + 1
+    };
+    if same_epoch && applied {
+        return Ok(Pass::Already(status));
+    }
+    if status.is_terminal() {
+        return Ok(Pass::Refused(CommitRefused::Ended));
+    }
+    let mine = worker.is(row.get_ref(2)?);
+    if number != turn.turn.0 || !same_epoch || !mine {
+        return Ok(Pass::Refused(CommitRefused::Superseded));
+    }
+    let mut frame = Frame {
+        no: row.get(0)?,
+        key: frame_key,
+        run: run_key,
+        parent: row.get(8)?,
+        depth: row.get(9)?,
+        priority: row.get(10)?,
+        made: row.get(5)?,
+        delivered: row.get(6)?,
+        dropped: row.get(7)?,
+        status,
+        deliveries: Vec::with_capacity(turn.delivered.len()),
+        made_open: 0,
+        run_cancelled: false,
+    };
+    drop(rows);
+    if let Some(refused) = fence_deliveries(statements, turn, worker, &mut frame)? {
+        return Ok(Pass::Refused(refused));
+    }
+    if matches!(turn.next, FrameNext::Suspended) && !leaves_something(statements, turn, &frame)? {
+        return Ok(Pass::Refused(CommitRefused::SuspendedOnNothing));
+    }
+    Ok(Pass::Apply(frame))
+}
+
+fn fence_deliveries(
+    statements: &mut Statements<'_>,
+    turn: &TurnCommit,
+    worker: Key,
+    frame: &mut Frame,
+) -> Outcome<Option<CommitRefused>> {
+    let mut seen = HashSet::new();
+    for delivery in &turn.delivered {
+        let stale = Some(CommitRefused::Stale { seq: delivery.seq });
+        if turn.delivered.len() > 1 && !seen.insert(delivery.child) {
+            return Ok(stale);
+        }
+        match fence_delivery(&mut statements.child, delivery, frame.no, worker)? {
+            Some(child) => frame.deliveries.push(child),
+            None => return Ok(stale),
+        }
+    }
+    Ok(None)
+}
+
+/// The child as the turn says it is, or `None`.
+fn fence_delivery(
+    statement: &mut CachedStatement<'_>,
+    delivery: &Delivery,
+    frame: i64,
+    worker: Key,
+) -> Outcome<Option<Child>> {
+    let mut rows = statement.query([delivery.child.key()])?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let word = |column| -> Outcome<&str> {
+        Ok(row
+            .get_ref(column)?
+            .as_str()
+            .map_err(rusqlite::Error::from)?)
+    };
+    let status = word(3)?;
+    let delivered: Option<u32> = row.get(6)?;
+    let seq: u32 = row.get(7)?;
+    if row.get::<_, Option<i64>>(1)? != Some(frame) || delivered.is_some() || seq != delivery.seq.0
+    {
+        return Ok(None);
+    }
+    let settled = matches!(status, "completed" | "failed");
+    let fits = match &delivery.source {
+        DeliverySource::Local { epoch, .. } => {
+            word(2)? == "call"
+                && row.get::<_, u32>(5)? == epoch.0
+                && (settled || (status == "processing" && worker.is(row.get_ref(4)?)))
+        }
+        DeliverySource::Recorded => settled,
+        DeliverySource::Timer => word(2)? == "timer" && (settled || status == "pending"),
+    };
+    Ok(if fits {
+        Some(Child {
+            no: row.get(0)?,
+            settles: !settled,
+        })
+    } else {
+        None
+    })
+}
+
+/// Whether an open or unread child exists after the turn.
+fn leaves_something(
+    statements: &mut Statements<'_>,
+    turn: &TurnCommit,
+    frame: &Frame,
+) -> Outcome<bool> {
+    let mut left = i64::from(frame.made) + turn.made.len() as i64
+        - i64::from(frame.delivered)
+        - turn.delivered.len() as i64
+        - i64::from(frame.dropped);
+    for (index, id) in turn.dropped.iter().enumerate() {
+        if turn.dropped[..index].contains(id) {
+            continue;
+        }
+        let is_made = turn.made.iter().any(|made| made.id == *id);
+        if is_made || is_open_child(statements, turn, frame, *id)? {
+            left -= 1;
+        }
+    }
+    Ok(left > 0)
+}
+
+fn is_open_child(
+    statements: &mut Statements<'_>,
+    turn: &TurnCommit,
+    frame: &Frame,
+    id: StackRunId,
+) -> Outcome<bool> {
+    if turn.delivered.iter().any(|delivery| delivery.child == id) {
+        return Ok(false);
+    }
+    let mut rows = statements.child.query([id.key()])?;
+    let Some(row) = rows.next()? else {
+        return Ok(false);
+    };
+    let status = row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?;
+    Ok(row.get::<_, Option<i64>>(1)? == Some(frame.no)
+        && !matches!(status, "completed" | "failed" | "cancelled"))
+}
+
+/// Settlements, inserts, drops and log lines.
+fn write(
+    tx: &mut Tx<'_>,
+    statements: &mut Statements<'_>,
+    turn: &TurnCommit,
+    frame: &mut Frame,
+) -> Outcome<()> {
+    if !turn.logs.is_empty() {
+        write_logs(tx, frame.run, Some(frame.key), &turn.logs, turn.time)?;
+    }
+    let time = turn.time.as_millis();
+    for (delivery, child) in turn.delivered.iter().zip(&frame.deliveries) {
+        frame.delivered += 1;
+        if !child.settles {
+            statements
+                .deliver_recorded
+                .execute((child.no, frame.delivered, turn.turn.0, time))?;
+            continue;
+        }
+        let (status, outcome) = match &delivery.source {
+            DeliverySource::Local { outcome, .. } => ending_columns(outcome),
+            DeliverySource::Recorded | DeliverySource::Timer => ("completed", "".into()),
+        };
+        statements.deliver_local.execute((
+            child.no,
+            status,
+            outcome,
+            time,
+            frame.delivered,
+            turn.turn.0,
+        ))?;
+    }
+    for new in &turn.made {
+        make(tx, statements, turn, frame, new)?;
+    }
+    for id in &turn.dropped {
+        drop_child(tx, turn, frame, *id)?;
+    }
+    Ok(())
+}
+
+fn make(
+    tx: &mut Tx<'_>,
+    statements: &mut Statements<'_>,
+    turn: &TurnCommit,
+    frame: &mut Frame,
+    new: &NewStackRun,
+) -> Outcome<()> {
+    frame.made += 1;
+    let time = turn.time.as_millis();
+    let (kind, service, path, args, version, due_at, depth) = match &new.kind {
+        MadeKind::Call {
+            service,
+            path,
+            args,
+        } => (
+            "call",
+            service.as_str(),
+            path.as_str(),
+            Some(args.text()),
+            None,
+            None,
+            frame.depth,
+        ),
+        MadeKind::Frame {
+            task,
+            version,
+            input,
+            depth,
+        } => (
+            "frame",
+            "tasks",
+            task.as_str(),
+            Some(input.text()),
+            Some(version.as_str()),
+            None,
+            *depth,
+        ),
+        MadeKind::Timer { path, args, due_at } => (
+            "timer",
+            "timer",
+            path.as_str(),
+            Some(args.text()),
+            None,
+            Some(due_at.as_millis()),
+            frame.depth,
+        ),
+        MadeKind::Signal { name } => (
+            "signal",
+            "signal",
+            name.as_str(),
+            None,
+            None,
+            None,
+            frame.depth,
+        ),
+    };
+    let is_claimable = matches!(kind, "call" | "frame");
+    let claimed = new.claimed && is_claimable;
+    let owner = claimed.then(|| turn.lease.worker.key());
+    let key = new.id.key();
+    let row = rusqlite::params![
+        key,
+        frame.run,
+        frame.key,
+        kind,
+        frame.made,
+        depth,
+        frame.priority,
+        if claimed { "processing" } else { "pending" },
+        owner,
+        i64::from(claimed),
+        i64::from(claimed),
+        due_at,
+        (is_claimable && !claimed).then_some(time),
+        service,
+        path,
+        args,
+        version,
+        time,
+        (claimed && kind == "call").then_some(time),
+        frame.no,
+    ];
+    if let Err(error) = statements.make.execute(row) {
+        return Err(made_twice(error, new.id));
+    }
+    let met = kind == "signal"
+        && !turn.dropped.contains(&new.id)
+        && meet_stored_signal(tx, frame.run, key, path, time)?;
+    if !met {
+        frame.made_open += 1;
+    }
+    if is_claimable && !claimed {
+        tx.hint_work();
+    }
+    Ok(())
+}
+
+/// Ids are used once: a second row under an id is the caller's bug, and the turns of its batch are undone.
+fn made_twice(error: rusqlite::Error, id: StackRunId) -> Fault {
+    if error.sqlite_error_code() != Some(rusqlite::ErrorCode::ConstraintViolation) {
+        return Fault::Sql(error);
+    }
+    Fault::Undo(StorageError::Misuse {
+        what: format!("stack run {id} was made twice; every row needs an id of its own"),
+    })
+}
+
+/// A wait that begins takes the oldest stored signal of its name.
+fn meet_stored_signal(tx: &Tx<'_>, run: Key, wait: Key, name: &str, time: i64) -> Outcome<bool> {
+    let stored: Option<(i64, String)> = tx
+        .conn
+        .cached(
+            "SELECT rowid, payload FROM signals WHERE task_run_id = ?1 AND name = ?2 AND consumed_by IS NULL ORDER BY rowid LIMIT 1",
+        )?
+        .query_row((run, name), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((signal, payload)) = stored else {
+        return Ok(false);
+    };
+    tx.conn
+        .cached("UPDATE signals SET consumed_by = ?2 WHERE rowid = ?1")?
+        .execute((signal, wait))?;
+    tx.conn
+        .cached(
+            "UPDATE stack_runs SET status = 'completed', outcome = ?2, settled_at = ?3 WHERE id = ?1",
+        )?
+        .execute((wait, payload, time))?;
+    Ok(true)
+}
+
+/// A cleared timer or an aborted call ends without a result.
+fn drop_child(
+    tx: &mut Tx<'_>,
+    turn: &TurnCommit,
+    frame: &mut Frame,
+    id: StackRunId,
+) -> Outcome<()> {
+    let key = id.key();
+    let found: Option<(i64, bool, bool)> = tx
+        .conn
+        .cached(
+            "SELECT no, kind = 'frame', status = 'blocked' FROM stack_runs WHERE id = ?1 AND parent_no = ?2 \
+             AND status IN ('pending','processing','suspended_waiting_child','pending_resume','blocked')",
+        )?
+        .query_row((key, frame.no), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    let Some((no, is_frame, was_blocked)) = found else {
+        return Ok(());
+    };
+    frame.dropped += 1;
+    if turn.made.iter().any(|made| made.id == id) {
+        frame.made_open = frame.made_open.saturating_sub(1);
+    }
+    tx.conn
+        .cached(
+            "UPDATE stack_runs SET status = 'cancelled', owner = NULL, ready_at = NULL, epoch = epoch + 1, \
+             blocked_reason = NULL, settled_at = ?2 WHERE no = ?1",
+        )?
+        .execute((no, turn.time.as_millis()))?;
+    if is_frame {
+        leave_children(tx, no, frame.run.as_str(), turn.time)?;
+    }
+    if was_blocked {
+        refresh_run(tx, frame.run.as_str())?;
+    }
+    Ok(())
+}
+
+/// The frame's next status, and what follows from it.
+fn move_frame(
+    tx: &mut Tx<'_>,
+    statements: &mut Statements<'_>,
+    turn: &TurnCommit,
+    frame: &mut Frame,
+    woken: &mut HashSet<i64>,
+) -> Outcome<()> {
+    let ending = match &turn.next {
+        FrameNext::Suspended => return suspend(tx, statements, turn, frame),
+        FrameNext::Blocked(reason) => {
+            let row = BlockedRow {
+                no: frame.no,
+                id: frame.key.as_str().to_owned(),
+                parent: frame.parent,
+                is_frame: true,
+                turn: i64::from(turn.turn.0),
+                reason: None,
+            };
+            block(tx, &row, frame.run.as_str(), reason, turn.time)?;
+            frame.status = read_status(tx, frame)?;
+            return Ok(());
+        }
+        FrameNext::Completed(value) => Some(Ending::Completed(value.clone())),
+        FrameNext::Failed(failure) => Some(Ending::Failed(failure.clone())),
+        FrameNext::Cancelled if frame.parent.is_some() => {
+            Some(Ending::Failed(Failure::cancelled()))
+        }
+        FrameNext::Cancelled => None,
+    };
+    statements.go_on.execute((
+        frame.no,
+        frame.made,
+        frame.delivered,
+        frame.dropped,
+        turn.time.as_millis(),
+    ))?;
+    let (status, outcome) = match &ending {
+        Some(ending) => {
+            let (status, text) = ending_columns(ending);
+            (status, Some(text))
+        }
+        None => ("cancelled", None),
+    };
+    tx.conn
+        .cached(
+            "UPDATE stack_runs SET status = ?2, outcome = ?3, owner = NULL, settled_at = ?4 WHERE no = ?1 AND settled_at IS NULL",
+        )?
+        .execute((frame.no, status, outcome, turn.time.as_millis()))?;
+    frame.status = status.parse()?;
+    frame.run_cancelled = ending.is_none();
+    let end = ending
+        .as_ref()
+        .map_or(FrameEnd::Cancelled, FrameEnd::Ending);
+    let ended = EndingFrame {
+        no: frame.no,
+        parent: frame.parent,
+        run: frame.run.as_str(),
+        outstanding: frame.made > frame.delivered + frame.dropped,
+    };
+    if frame_ended(tx, ended, end, turn.time)?
+        && let Some(parent) = frame.parent
+    {
+        woken.insert(parent);
+    }
+    Ok(())
+}
+
+fn suspend(
+    tx: &mut Tx<'_>,
+    statements: &mut Statements<'_>,
+    turn: &TurnCommit,
+    frame: &mut Frame,
+) -> Outcome<()> {
+    // Only a child from before this turn, or a wait that met its signal, can be settled and unread.
+    let others = frame.made > frame.delivered + frame.dropped + frame.made_open;
+    let next = if others && crate::tree::has_unread(tx, frame.no)? {
+        StackStatus::PendingResume
+    } else {
+        StackStatus::SuspendedWaitingChild
+    };
+    statements.go_on.execute((
+        frame.no,
+        frame.made,
+        frame.delivered,
+        frame.dropped,
+        turn.time.as_millis(),
+    ))?;
+    if next != frame.status {
+        tx.conn
+            .cached("UPDATE stack_runs SET status = ?2 WHERE no = ?1 AND settled_at IS NULL")?
+            .execute((frame.no, next.as_str()))?;
+    }
+    if next == StackStatus::PendingResume {
+        tx.hint_work();
+    }
+    frame.status = next;
+    Ok(())
+}
+
+fn read_status(tx: &Tx<'_>, frame: &Frame) -> Outcome<StackStatus> {
+    let word: String = tx
+        .conn
+        .cached("SELECT status FROM stack_runs WHERE no = ?1")?
+        .query_row([frame.no], |row| row.get(0))?;
+    Ok(word.parse()?)
+}
+
+/// Log lines at the end of a run's log.
+pub(crate) fn write_logs(
+    tx: &Tx<'_>,
+    run: Key,
+    frame: Option<Key>,
+    lines: &[LogLine],
+    time: tasker_adaptor::Timestamp,
+) -> Outcome<()> {
+    let mut insert = tx.conn.cached(
+        "INSERT INTO log_lines (task_run_id, frame_id, time, level, message, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    for line in lines {
+        insert.execute((
+            run,
+            frame,
+            time.as_millis(),
+            line.level.as_str(),
+            &line.message,
+            line.data.as_ref().map(tasker_adaptor::Json::text),
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! [`Journal`] on SQLite.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, Params};
+use tasker_adaptor::{FrameJournal, Journal, StackRun, StackRunId, StorageError, TaskRunId};
+
+use crate::SqliteStorage;
+use crate::cached::Cached as _;
+use crate::columns::{HasKey, STACK_RUN, stack_run};
+use crate::fault::Outcome;
+
+pub(crate) static ONE: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {STACK_RUN} FROM stack_runs s WHERE s.id = ?1"));
+pub(crate) static CHILDREN: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {STACK_RUN} FROM stack_runs s WHERE s.parent_no = (SELECT no FROM stack_runs WHERE id = ?1) ORDER BY s.seq"
+    )
+});
+pub(crate) static UNREAD: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {STACK_RUN} FROM stack_runs s WHERE s.parent_no = (SELECT no FROM stack_runs WHERE id = ?1) AND s.delivered_order IS NULL \
+         AND (s.status = 'completed' OR s.status = 'failed') ORDER BY s.seq"
+    )
+});
+pub(crate) static FRAMES: LazyLock<String> = LazyLock::new(|| {
+    format!("SELECT {STACK_RUN} FROM stack_runs s WHERE s.task_run_id = ?1 AND s.kind = 'frame'")
+});
+pub(crate) static LEAVES: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {STACK_RUN} FROM stack_runs f CROSS JOIN stack_runs s ON s.parent_no = f.no \
+         WHERE f.task_run_id = ?1 AND f.kind = 'frame' AND s.kind <> 'frame'"
+    )
+});
+
+#[async_trait]
+impl Journal for SqliteStorage {
+    async fn load(&self, frame: StackRunId) -> Result<Option<FrameJournal>, StorageError> {
+        self.read(move |conn| {
+            let Some(row) = rows(conn, &ONE, [frame.key()])?.pop() else {
+                return Ok(None);
+            };
+            Ok(Some(FrameJournal {
+                frame: row,
+                children: rows(conn, &CHILDREN, [frame.key()])?,
+            }))
+        })
+        .await
+    }
+
+    async fn unread(&self, frame: StackRunId) -> Result<Vec<StackRun>, StorageError> {
+        self.read(move |conn| rows(conn, &UNREAD, [frame.key()]))
+            .await
+    }
+
+    async fn stack_run(&self, id: StackRunId) -> Result<Option<StackRun>, StorageError> {
+        self.read(move |conn| Ok(rows(conn, &ONE, [id.key()])?.pop()))
+            .await
+    }
+
+    async fn stack_runs(&self, run: TaskRunId) -> Result<Vec<StackRun>, StorageError> {
+        self.read(move |conn| {
+            let mut found = rows(conn, &FRAMES, [run.key()])?;
+            found.extend(rows(conn, &LEAVES, [run.key()])?);
+            Ok(as_tree(found))
+        })
+        .await
+    }
+}
+
+fn rows(conn: &Connection, sql: &str, params: impl Params) -> Outcome<Vec<StackRun>> {
+    let mut statement = conn.cached(sql)?;
+    let mut rows = statement.query(params)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(stack_run(row)?);
+    }
+    Ok(found)
+}
+
+/// Level by level from the root, each frame's children by `seq`; rows whose parent is gone come last.
+fn as_tree(mut rows: Vec<StackRun>) -> Vec<StackRun> {
+    rows.sort_by_key(|row| (row.parent, row.seq));
+    let mut below: HashMap<Option<StackRunId>, Vec<StackRun>> = HashMap::new();
+    for row in rows {
+        below.entry(row.parent).or_default().push(row);
+    }
+    let mut tree: Vec<StackRun> = below.remove(&None).unwrap_or_default();
+    let mut next = 0;
+    while let Some(row) = tree.get(next) {
+        next += 1;
+        if let Some(children) = below.remove(&Some(row.id)) {
+            tree.extend(children);
+        }
+    }
+    let mut orphans: Vec<StackRun> = below.into_values().flatten().collect();
+    orphans.sort_by_key(|row| (row.parent, row.seq));
+    tree.extend(orphans);
+    tree
+}

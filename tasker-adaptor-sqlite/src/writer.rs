@@ -1,0 +1,464 @@
+//! The one thread that writes.
+//!
+//! It owns the write connection and takes everything that waits into one `BEGIN IMMEDIATE` transaction: batches form by themselves
+//! while the last sync runs, and no operation is delayed to wait for company. An answer is sent after COMMIT, never before.
+//!
+//! Invariants: an operation that is *refused* wrote nothing and leaves its company alone · when one *fails*, the transaction is rolled back
+//! and each operation is tried again in a transaction of its own, so that only the guilty one answers with the error ·
+//! an operation may therefore run more than once and must do all its work inside the transaction.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use rusqlite::{Connection, ErrorCode};
+use tasker_adaptor::{Hint, StorageError};
+use tokio::sync::{broadcast, oneshot};
+
+use crate::cached::Cached as _;
+use crate::connection::open_writer;
+use crate::fault::{BACKEND, Fault, Outcome, closed};
+use crate::options::Options;
+
+/// Rows that one transaction takes at most, by the weights that operations give themselves.
+const BATCH_WEIGHT: usize = 4_096;
+
+/// A write transaction as operations see it.
+pub(crate) struct Tx<'c> {
+    /// The connection, inside the transaction.
+    pub(crate) conn: &'c Connection,
+    hints: &'c mut Hints,
+}
+
+/// Hints that leave after COMMIT.
+#[derive(Default)]
+struct Hints {
+    work: bool,
+    others: Vec<Hint>,
+}
+
+impl Tx<'_> {
+    /// Tells watchers, after COMMIT, that something became claimable or was woken.
+    pub(crate) fn hint_work(&mut self) {
+        self.hints.work = true;
+    }
+
+    /// Tells watchers of a run, after COMMIT.
+    pub(crate) fn hint(&mut self, hint: Hint) {
+        self.hints.others.push(hint);
+    }
+}
+
+/// An operation that waits, with the one who waits for it.
+trait Job: Send {
+    /// Runs inside the transaction and keeps what came out. `false`: it failed and the transaction must be rolled back.
+    fn run(&mut self, tx: &mut Tx<'_>) -> Ran;
+    /// Answers: what `run` kept when `error` is `None`.
+    fn answer(self: Box<Self>, options: &Options, error: Option<Fault>);
+}
+
+enum Ran {
+    Done,
+    Failed { spoils_connection: bool },
+}
+
+struct Operation<F, T> {
+    work: F,
+    kept: Option<Outcome<T>>,
+    reply: oneshot::Sender<Result<T, StorageError>>,
+}
+
+impl<F, T> Job for Operation<F, T>
+where
+    F: FnMut(&mut Tx<'_>) -> Outcome<T> + Send,
+    T: Send,
+{
+    fn run(&mut self, tx: &mut Tx<'_>) -> Ran {
+        let result = catch_unwind(AssertUnwindSafe(|| (self.work)(tx))).unwrap_or_else(|_| {
+            Err(Fault::Storage(StorageError::Backend {
+                backend: BACKEND,
+                message: "an operation panicked; it was rolled back".to_owned(),
+                retryable: false,
+                source: None,
+            }))
+        });
+        let ran = match &result {
+            Err(fault) if !fault.is_refusal() => Ran::Failed {
+                spoils_connection: fault.spoils_connection(),
+            },
+            _ => Ran::Done,
+        };
+        self.kept = Some(result);
+        ran
+    }
+
+    fn answer(self: Box<Self>, options: &Options, error: Option<Fault>) {
+        let result = match (error, self.kept) {
+            (Some(error), _) => Err(error),
+            (None, Some(kept)) => kept,
+            (None, None) => Err(Fault::Storage(closed())),
+        };
+        // The caller may have stopped waiting; what was written stays written.
+        let _ = self
+            .reply
+            .send(result.map_err(|fault| fault.into_storage(&options.path)));
+    }
+}
+
+struct Waiting {
+    weight: usize,
+    job: Box<dyn Job>,
+}
+
+#[derive(Default)]
+struct Queues {
+    urgent: VecDeque<Waiting>,
+    normal: VecDeque<Waiting>,
+    closed: bool,
+}
+
+struct Shared {
+    queues: Mutex<Queues>,
+    wake: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How soon an operation is taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// In its turn.
+    Normal,
+    /// Before everything that waits: heartbeats.
+    First,
+}
+
+/// The handle on the writer thread.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    /// Starts the thread; answers when the file is open and its schema is right.
+    pub(crate) async fn start(
+        options: Arc<Options>,
+        hints: broadcast::Sender<Hint>,
+    ) -> Result<Self, StorageError> {
+        let shared = Arc::new(Shared {
+            queues: Mutex::default(),
+            wake: Condvar::new(),
+        });
+        let (opened, wait) = oneshot::channel();
+        let worker = Worker {
+            options,
+            shared: Arc::clone(&shared),
+            hints,
+            connection: None,
+            seen_version: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name("tasker-sqlite-writer".to_owned())
+            .spawn(move || worker.run(opened))
+            .map_err(|error| StorageError::Unavailable {
+                backend: BACKEND,
+                message: format!("the writer thread cannot be started: {error}"),
+            })?;
+        let writer = Self {
+            shared,
+            thread: Some(thread),
+        };
+        match wait.await {
+            Ok(Ok(())) => Ok(writer),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(closed()),
+        }
+    }
+
+    /// Runs `work` in a transaction and answers after COMMIT. `weight` is about the number of rows it writes.
+    pub(crate) async fn write<T, F>(
+        &self,
+        urgency: Urgency,
+        weight: usize,
+        work: F,
+    ) -> Result<T, StorageError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Outcome<T> + Send + 'static,
+    {
+        let (reply, wait) = oneshot::channel();
+        let waiting = Waiting {
+            weight,
+            job: Box::new(Operation {
+                work,
+                kept: None,
+                reply,
+            }),
+        };
+        {
+            let mut queues = self.shared.lock();
+            if queues.closed {
+                return Err(closed());
+            }
+            match urgency {
+                Urgency::Normal => queues.normal.push_back(waiting),
+                Urgency::First => queues.urgent.push_back(waiting),
+            }
+        }
+        self.shared.wake.notify_one();
+        wait.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Wakes the thread so that it begins to look for commits of others.
+    pub(crate) fn look(&self) {
+        self.shared.wake.notify_one();
+    }
+}
+
+impl Drop for Writer {
+    /// What waits is still written; then the thread ends.
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Worker {
+    options: Arc<Options>,
+    shared: Arc<Shared>,
+    hints: broadcast::Sender<Hint>,
+    connection: Option<Connection>,
+    /// `PRAGMA data_version` at the last look: changes with commits of other connections, not with ours.
+    seen_version: Option<i64>,
+}
+
+impl Worker {
+    fn run(mut self, opened: oneshot::Sender<Result<(), StorageError>>) {
+        match open_writer(&self.options) {
+            Ok(connection) => {
+                self.connection = Some(connection);
+                let _ = opened.send(Ok(()));
+            }
+            Err(fault) => {
+                let _ = opened.send(Err(fault.into_storage(&self.options.path)));
+                return;
+            }
+        }
+        while let Some(batch) = self.next_batch() {
+            if !batch.is_empty() {
+                self.write(batch);
+            }
+            self.look_for_others();
+        }
+    }
+
+    /// Everything that waits, up to a bound; empty when it is time to look for commits of others; `None` at the end.
+    fn next_batch(&self) -> Option<Vec<Box<dyn Job>>> {
+        let mut queues = self.shared.lock();
+        while queues.urgent.is_empty() && queues.normal.is_empty() {
+            if queues.closed {
+                return None;
+            }
+            if self.hints.receiver_count() == 0 {
+                queues = self
+                    .shared
+                    .wake
+                    .wait(queues)
+                    .unwrap_or_else(PoisonError::into_inner);
+            } else {
+                let (back, timeout) = self
+                    .shared
+                    .wake
+                    .wait_timeout(queues, self.options.watch_interval)
+                    .unwrap_or_else(PoisonError::into_inner);
+                queues = back;
+                if timeout.timed_out() || self.seen_version.is_none() {
+                    break;
+                }
+            }
+        }
+        let mut batch: Vec<Box<dyn Job>> =
+            queues.urgent.drain(..).map(|waiting| waiting.job).collect();
+        let mut weight = 0;
+        while let Some(next) = queues.normal.front() {
+            if weight > 0 && weight + next.weight > BATCH_WEIGHT {
+                break;
+            }
+            weight += next.weight.max(1);
+            if let Some(waiting) = queues.normal.pop_front() {
+                batch.push(waiting.job);
+            }
+        }
+        Some(batch)
+    }
+
+    fn write(&mut self, mut batch: Vec<Box<dyn Job>>) {
+        match self.attempt(&mut batch) {
+            Attempt::OneFailed if batch.len() > 1 => {
+                // Each by itself: the guilty one answers with its error, and a small one passes on a full disk.
+                for job in batch {
+                    self.write(vec![job]);
+                }
+            }
+            Attempt::Committed | Attempt::OneFailed => {
+                for job in batch {
+                    job.answer(&self.options, None);
+                }
+            }
+            Attempt::NotBegun(fault) | Attempt::Unknown(fault) => {
+                let error = fault.into_storage(&self.options.path);
+                for job in batch {
+                    job.answer(&self.options, Some(Fault::Storage(again(&error))));
+                }
+            }
+        }
+    }
+
+    /// One transaction over these operations.
+    fn attempt(&mut self, batch: &mut [Box<dyn Job>]) -> Attempt {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => match open_writer(&self.options) {
+                Ok(connection) => connection,
+                Err(fault) => return Attempt::NotBegun(fault),
+            },
+        };
+        let (attempt, keep) = self.attempt_on(&connection, batch);
+        if keep {
+            self.connection = Some(connection);
+        } else {
+            self.seen_version = None;
+        }
+        attempt
+    }
+
+    fn attempt_on(&self, connection: &Connection, batch: &mut [Box<dyn Job>]) -> (Attempt, bool) {
+        if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
+            let fault = Fault::Sql(error);
+            let keep = !fault.spoils_connection();
+            return (Attempt::NotBegun(fault), keep);
+        }
+        let mut hints = Hints::default();
+        for job in &mut *batch {
+            let mut tx = Tx {
+                conn: connection,
+                hints: &mut hints,
+            };
+            if let Ran::Failed { spoils_connection } = job.run(&mut tx) {
+                roll_back(connection);
+                return (Attempt::OneFailed, !spoils_connection);
+            }
+        }
+        if let Err(error) = execute(connection, "COMMIT") {
+            roll_back(connection);
+            let full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
+            let fault = Fault::Sql(error);
+            let keep = !fault.spoils_connection();
+            // A full disk means that nothing was kept: a smaller transaction may pass.
+            return if full && batch.len() > 1 {
+                (Attempt::OneFailed, keep)
+            } else {
+                (Attempt::Unknown(fault), keep)
+            };
+        }
+        if self.hints.receiver_count() > 0 {
+            if hints.work {
+                let _ = self.hints.send(Hint::Work);
+            }
+            for hint in hints.others {
+                let _ = self.hints.send(hint);
+            }
+        }
+        (Attempt::Committed, true)
+    }
+
+    /// Tells watchers when another connection has committed since the last look.
+    fn look_for_others(&mut self) {
+        if self.hints.receiver_count() == 0 {
+            self.seen_version = None;
+            return;
+        }
+        let Some(connection) = &self.connection else {
+            return;
+        };
+        let version = connection
+            .cached("PRAGMA data_version")
+            .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)));
+        // Busy or damaged: the next write reports it, and the next look comes soon.
+        let Ok(version) = version else { return };
+        if self.seen_version.replace(version) != Some(version) {
+            let _ = self.hints.send(Hint::Any);
+        }
+    }
+}
+
+enum Attempt {
+    /// Answers stand.
+    Committed,
+    /// One operation failed and keeps its error; nothing was written.
+    OneFailed,
+    /// There was no transaction; nothing was written.
+    NotBegun(Fault),
+    /// COMMIT failed: whether it was written shows after the next start only.
+    Unknown(Fault),
+}
+
+fn execute(connection: &Connection, sql: &str) -> Result<(), rusqlite::Error> {
+    connection.cached(sql)?.execute([]).map(|_| ())
+}
+
+/// SQLite may have rolled back by itself (a full disk does that), then there is nothing to do.
+fn roll_back(connection: &Connection) {
+    if !connection.is_autocommit()
+        && let Err(error) = execute(connection, "ROLLBACK")
+    {
+        tracing::warn!(%error, "a failed transaction could not be rolled back");
+    }
+}
+
+/// The same error for each operation of a transaction.
+fn again(error: &StorageError) -> StorageError {
+    match error {
+        StorageError::Busy { backend } => StorageError::Busy { backend },
+        StorageError::Full { backend, place } => StorageError::Full {
+            backend,
+            place: place.clone(),
+        },
+        StorageError::ReadOnly { backend, place } => StorageError::ReadOnly {
+            backend,
+            place: place.clone(),
+        },
+        StorageError::Corrupt {
+            what,
+            problem,
+            task_run,
+        } => StorageError::Corrupt {
+            what: what.clone(),
+            problem: problem.clone(),
+            task_run: *task_run,
+        },
+        StorageError::NewerSchema { found, known } => StorageError::NewerSchema {
+            found: *found,
+            known: *known,
+        },
+        StorageError::Unavailable { backend, message } => StorageError::Unavailable {
+            backend,
+            message: message.clone(),
+        },
+        other => StorageError::Backend {
+            backend: BACKEND,
+            message: other.to_string(),
+            retryable: other.is_retryable(),
+            source: None,
+        },
+    }
+}

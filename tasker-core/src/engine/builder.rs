@@ -1,0 +1,328 @@
+//! Building an engine.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use tasker_adaptor::Storage;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::cleaner;
+use super::clock::{Clock, EngineClock};
+use super::core::{Core, Message, Shared};
+use super::error::EngineError;
+use super::hub::Hub;
+use super::ids::Ids;
+use super::lease::{Heartbeat, LeaseClock};
+use super::options::{Drive, Options};
+use super::programs::Programs;
+use super::threads::VmThreads;
+use super::{Engine, EngineInner};
+use crate::limits::Limits;
+use crate::service::{MethodPolicy, ServiceProxy, Services, ServicesBuilder};
+use crate::vm::ToolNames;
+
+/// Settings of an engine. Begin with [`Engine::builder`]; end with [`EngineBuilder::start`] or [`EngineBuilder::client`].
+#[derive(Default)]
+#[must_use = "an engine runs after .start().await"]
+pub struct EngineBuilder {
+    storage: Option<Arc<dyn Storage>>,
+    services: ServicesBuilder,
+    options: Options,
+}
+
+impl EngineBuilder {
+    /// Where runs are kept. Required.
+    pub fn storage(mut self, storage: impl Storage) -> Self {
+        self.storage = Some(Arc::new(storage));
+        self
+    }
+
+    /// Where runs are kept, shared with others.
+    pub fn shared_storage(mut self, storage: Arc<dyn Storage>) -> Self {
+        self.storage = Some(storage);
+        self
+    }
+
+    /// A service that every task may call.
+    pub fn service(mut self, service: impl ServiceProxy) -> Self {
+        self.services = self.services.add(service);
+        self
+    }
+
+    /// A service that only tasks may call which were granted it when they were published.
+    pub fn private_service(mut self, service: impl ServiceProxy) -> Self {
+        self.services = self.services.add_private(service);
+        self
+    }
+
+    /// Policy of a service (`method` = `None`) or of one of its methods, over what the service says of itself.
+    pub fn policy(mut self, service: &str, method: Option<&str>, policy: MethodPolicy) -> Self {
+        self.services = self.services.override_policy(service, method, policy);
+        self
+    }
+
+    /// The service to ask when another one does not work.
+    pub fn fallback(mut self, service: &str, other: &str) -> Self {
+        self.services = self.services.fallback(service, other);
+        self
+    }
+
+    /// Limits of each frame. Default [`Limits::default`].
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.options.limits = Arc::new(limits);
+        self
+    }
+
+    /// Who drives the runs. Default [`Drive::Automatic`].
+    pub fn drive(mut self, drive: Drive) -> Self {
+        self.options.drive = drive;
+        self
+    }
+
+    /// Threads that own VMs. Default: the number of cores.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.options.threads = threads.max(1);
+        self
+    }
+
+    /// Runnable frames worked on at one time. Default 128. More costs cache misses, fewer makes smaller commits.
+    pub fn window(mut self, frames: usize) -> Self {
+        self.options.window = frames.max(1);
+        self
+    }
+
+    /// Frames with a VM in memory at one time, about 0.2 MB each. Default 1,024; the ones that wait longest are parked first.
+    pub fn hot_frames(mut self, frames: usize) -> Self {
+        self.options.hot_frames = frames.max(1);
+        self
+    }
+
+    /// Calls asked at one time. Default 1,024. Others wait as rows, for this engine or another.
+    pub fn calls_in_flight(mut self, calls: usize) -> Self {
+        self.options.calls_in_flight = calls.max(1);
+        self
+    }
+
+    /// A frame that waits longer than this is parked, in milliseconds. Default 5,000.
+    pub fn park_delay_ms(mut self, millis: u64) -> Self {
+        self.options.park_delay_ms = millis;
+        self
+    }
+
+    /// Parks every frame as soon as it waits: a test mode that shows that parking changes nothing.
+    pub fn park_always(mut self, always: bool) -> Self {
+        self.options.park_always = always;
+        self
+    }
+
+    /// How long this worker may be silent before others take its work over, in milliseconds. Default 30,000.
+    /// Shorter recovers faster after a crash; a value below the slowest turn makes two workers do the same turn (one commit is refused).
+    pub fn lease_ms(mut self, millis: u64) -> Self {
+        self.options.lease_ms = millis.max(3);
+        self
+    }
+
+    /// How often storage is asked when no hint comes, in milliseconds. Default 1,000.
+    pub fn poll_ms(mut self, millis: u64) -> Self {
+        self.options.poll_ms = millis.max(1);
+        self
+    }
+
+    /// How long a cancelled run may clean up, in milliseconds. Default 5,000.
+    pub fn cancel_grace_ms(mut self, millis: u64) -> Self {
+        self.options.cancel_grace_ms = millis;
+        self
+    }
+
+    /// Take-overs in one and the same turn after which a frame is blocked as poisoned. Default 3.
+    pub fn poison_limit(mut self, take_overs: u32) -> Self {
+        self.options.poison_limit = take_overs.max(1);
+        self
+    }
+
+    /// How long the stack runs of ended runs are kept for debugging, in milliseconds. Default 0: only the folded call tree stays.
+    pub fn keep_rows_ms(mut self, millis: u64) -> Self {
+        self.options.keep_rows_ms = millis;
+        self
+    }
+
+    /// How often the cleaner works, in milliseconds. Default 1,000; 0: never.
+    pub fn clean_every_ms(mut self, millis: u64) -> Self {
+        self.options.clean_every_ms = millis;
+        self
+    }
+
+    /// How this worker is called in the table `workers`. Default `tasker-` and the process id.
+    pub fn worker_name(mut self, name: impl Into<String>) -> Self {
+        self.options.worker_name = name.into();
+        self
+    }
+
+    /// The clock. Default: the host's.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.options.clock = clock;
+        self
+    }
+
+    /// Makes ids from a seed, so that a test repeats. Never in production: two engines with one seed make the same ids.
+    pub fn id_seed(mut self, seed: u64) -> Self {
+        self.options.id_seed = Some(seed);
+        self
+    }
+
+    /// An engine that submits and reads and runs nothing.
+    ///
+    /// # Errors
+    /// As [`EngineBuilder::start`].
+    pub async fn client(self) -> Result<Engine, EngineError> {
+        self.drive(Drive::Client).start().await
+    }
+
+    /// Starts the engine on the tokio runtime that this is called on.
+    ///
+    /// # Errors
+    /// `NoStorage`; `Services` when two services have one name; `Storage` when the worker cannot be registered.
+    pub async fn start(self) -> Result<Engine, EngineError> {
+        let storage = self.storage.ok_or(EngineError::NoStorage)?;
+        let clock = EngineClock::new(Arc::clone(&self.options.clock));
+        let health_clock = clock.clone();
+        let services: Services = self
+            .services
+            .with_clock(Arc::new(move || health_clock.now()))
+            .build()?;
+        let options = self.options;
+        let shared = Arc::new(Shared {
+            programs: Programs::new(Arc::clone(&storage), clock.clone()),
+            ids: Ids::new(options.id_seed),
+            hub: Hub::default(),
+            stop: CancellationToken::new(),
+            storage,
+            services,
+            clock,
+            options,
+        });
+        let (me, inbox) = mpsc::unbounded_channel();
+        if shared.options.drive == Drive::Client {
+            listen(&shared, None);
+        } else {
+            let core = start_core(&shared, &me).await?;
+            tokio::spawn(core.run(inbox));
+            listen(&shared, Some(me.clone()));
+            cleaner::start(&shared);
+        }
+        Ok(Engine {
+            inner: Arc::new(EngineInner {
+                shared,
+                core: me,
+                by_hand: tokio::sync::Mutex::default(),
+            }),
+        })
+    }
+}
+
+async fn start_core(
+    shared: &Arc<Shared>,
+    me: &mpsc::UnboundedSender<Message>,
+) -> Result<Core, EngineError> {
+    let worker = shared.ids.worker(shared.clock.host_now());
+    let lease = LeaseClock::new(shared.clock.clone());
+    let heartbeat = Heartbeat {
+        storage: Arc::clone(&shared.storage),
+        clock: shared.clock.clone(),
+        lease: lease.clone(),
+        lease_ms: shared.options.lease_ms,
+        worker,
+        name: shared.options.worker_name.clone(),
+    };
+    heartbeat.register().await?;
+    let tools = Arc::new(ToolNames::new(shared.services.names_and_styles()));
+    let threads = VmThreads::start(
+        shared.options.threads,
+        shared.options.limits.stack_bytes,
+        2,
+        me,
+    )
+    .map_err(|error| {
+        EngineError::Storage(tasker_adaptor::StorageError::Backend {
+            backend: "threads",
+            message: format!("the VM threads could not be started: {error}"),
+            retryable: true,
+            source: Some(Box::new(error)),
+        })
+    })?;
+    let now = shared.clock.monotonic_ms();
+    Ok(Core {
+        heartbeat: Some(tokio::spawn(heartbeat.run(me.clone()))),
+        shared: Arc::clone(shared),
+        me: me.clone(),
+        tools,
+        threads,
+        worker,
+        lease,
+        hot: HashMap::new(),
+        vms: HashMap::new(),
+        preparing: HashMap::new(),
+        calls: HashMap::new(),
+        idle: Default::default(),
+        timers: Default::default(),
+        events: Default::default(),
+        suspects: Default::default(),
+        suspect: None,
+        commits: Vec::new(),
+        commits_under_way: 0,
+        finishes: Vec::new(),
+        finishing: false,
+        releases: Vec::new(),
+        releasing: false,
+        want_frames: true,
+        claiming_frames: false,
+        want_calls: true,
+        claiming_calls: false,
+        want_woken: false,
+        want_due: true,
+        want_repair: false,
+        listing: false,
+        firing: false,
+        next_due: None,
+        next_poll_ms: now,
+        next_reap_ms: now,
+        reaping: false,
+        manual: None,
+        draining: None,
+        #[cfg(feature = "testing")]
+        quiet: Vec::new(),
+    })
+}
+
+/// Passes hints on, and looks at waiting runs once a poll in case a hint was lost.
+fn listen(shared: &Arc<Shared>, core: Option<mpsc::UnboundedSender<Message>>) {
+    let mut hints = shared.storage.watch();
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        loop {
+            let hint = tokio::select! {
+                () = shared.stop.cancelled() => break,
+                hint = hints.next() => hint,
+                () = shared.clock.sleep(shared.options.poll_ms) => Some(tasker_adaptor::Hint::Any),
+            };
+            let Some(hint) = hint else {
+                // Storage gives no hints (any more): polling remains.
+                hints = futures::stream::pending().boxed();
+                continue;
+            };
+            match &core {
+                Some(core) => {
+                    if core.send(Message::Hint(hint)).is_err() {
+                        break;
+                    }
+                }
+                None => match hint {
+                    tasker_adaptor::Hint::Ended(run) => shared.hub.look_at(run),
+                    _ => shared.hub.look_at_all(),
+                },
+            }
+        }
+    });
+}

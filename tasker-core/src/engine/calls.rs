@@ -1,0 +1,446 @@
+//! Asking services: what is asked, with what, for how long, and what its answer becomes.
+
+use std::sync::Arc;
+
+use tasker_adaptor::{
+    BlockedReason, CallEnd, CallFinish, CallSeq, ClaimedCall, Epoch, Failure, Json, Lease, Outcome,
+    RunContext, StackRunId, TaskName, TaskRunId, TaskVersion,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::core::{Answer, Asked, Core, Message, Shared};
+use super::programs::Loaded;
+use crate::limits::{Limit, check_payload};
+use crate::run::{EXECUTE, Event, Ready, ReadySource, TASKS};
+use crate::service::chain::links;
+use crate::service::{Reconciled, ResolvedPolicy, ServiceCall, ServiceError, UnknownOutcome};
+
+/// A call that is about to be asked.
+pub(crate) struct Asking {
+    pub(crate) id: StackRunId,
+    pub(crate) frame: StackRunId,
+    pub(crate) seq: CallSeq,
+    pub(crate) run: TaskRunId,
+    pub(crate) lease: Lease,
+    pub(crate) attempt: u32,
+    pub(crate) in_doubt: bool,
+    pub(crate) service: String,
+    pub(crate) path: String,
+    pub(crate) args: Json,
+    pub(crate) context: Arc<RunContext>,
+    /// Code of the frame that made it; `None` when the frame is not here and its row must be read for the grants.
+    pub(crate) loaded: Option<Arc<Loaded>>,
+    pub(crate) depth: u32,
+}
+
+impl Core {
+    /// Asks, in a task of its own.
+    pub(crate) fn ask(&mut self, asking: Asking) {
+        let policy = self.shared.services.policy(&asking.service, &asking.path);
+        let token = CancellationToken::new();
+        self.calls.insert(
+            asking.id,
+            Asked {
+                frame: asking.frame,
+                seq: asking.seq,
+                lease: asking.lease,
+                run: asking.run,
+                attempt: asking.attempt,
+                service: asking.service.clone(),
+                path: asking.path.clone(),
+                token: token.clone(),
+                record_at_once: policy.unknown_outcome == UnknownOutcome::Block,
+                detached: asking.context.ended,
+            },
+        );
+        let shared = Arc::clone(&self.shared);
+        let held = self.lease.clone();
+        let span = tracing::info_span!(
+            "tasker.call",
+            service = %asking.service,
+            method = %asking.path,
+            attempt = asking.attempt,
+            run_id = %asking.run,
+        );
+        self.spawn(
+            async move {
+                let (call, lease) = (asking.id, asking.lease);
+                // E7: right before the question. A lease that is not surely held means: ask nothing.
+                let answer = if held.is_held() {
+                    perform(&shared, asking, &policy, token).await
+                } else {
+                    Answer::NotAsked
+                };
+                Some(Message::Answered {
+                    call,
+                    lease,
+                    answer,
+                })
+            }
+            .instrument(span),
+        );
+    }
+
+    /// An attempt ended.
+    pub(crate) fn answered(&mut self, call: StackRunId, lease: Lease, answer: Answer) {
+        if self
+            .calls
+            .get(&call)
+            .is_none_or(|asked| asked.lease != lease)
+        {
+            // Given up, cancelled, or taken over: its row says what counts.
+            return;
+        }
+        let Some(asked) = self.calls.remove(&call) else {
+            return;
+        };
+        self.want_calls = true;
+        let outcome = match answer {
+            Answer::NotAsked => {
+                // The lease is unsure: the row stays this worker's until the lease is held again or lost.
+                self.release_call(call, lease, false);
+                self.events.push_back((
+                    asked.frame,
+                    Event::CallReleased {
+                        seq: asked.seq,
+                        epoch: lease.epoch,
+                    },
+                ));
+                return;
+            }
+            Answer::Unknown => {
+                let reason = BlockedReason::OutcomeUnknown {
+                    service: asked.service,
+                    path: asked.path,
+                };
+                self.finish(CallFinish {
+                    call,
+                    lease,
+                    end: CallEnd::Blocked(reason),
+                });
+                return;
+            }
+            Answer::Service(Ok(value)) => {
+                match check_payload(&value, &self.shared.options.limits) {
+                    Ok(()) => Outcome::Completed(Some(value)),
+                    Err(limit) => Outcome::Failed(answer_too_large(&asked, limit, &self.shared)),
+                }
+            }
+            Answer::Service(Err(error)) => {
+                let policy = self.shared.services.policy(&asked.service, &asked.path);
+                if !asked.token.is_cancelled()
+                    && asked.attempt < policy.retry.attempts
+                    && policy.retry.retries_error(&error)
+                {
+                    let seed = seed_of(call);
+                    let delay = policy
+                        .retry
+                        .delay_ms(asked.attempt, seed, error.retry_after_ms);
+                    let not_before = self.shared.clock.now().plus_millis(delay as i64);
+                    self.next_due =
+                        Some(self.next_due.map_or(not_before, |due| due.min(not_before)));
+                    let failure = error.to_failure();
+                    self.finish(CallFinish {
+                        call,
+                        lease,
+                        end: CallEnd::RetryAt {
+                            not_before,
+                            failure,
+                        },
+                    });
+                    self.events.push_back((
+                        asked.frame,
+                        Event::CallReleased {
+                            seq: asked.seq,
+                            epoch: lease.epoch,
+                        },
+                    ));
+                    return;
+                }
+                Outcome::Failed(error.to_failure())
+            }
+        };
+        if asked.detached
+            && let Outcome::Failed(failure) = &outcome
+        {
+            self.log_unhandled(asked.run, asked.frame, &asked.service, &asked.path, failure);
+        }
+        if !asked.record_at_once && self.hot.contains_key(&asked.frame) {
+            let event = Event::Answered {
+                seq: asked.seq,
+                epoch: lease.epoch,
+                outcome,
+            };
+            self.events.push_back((asked.frame, event));
+        } else {
+            self.record(call, lease.epoch, outcome);
+        }
+    }
+
+    /// Records an outcome by itself.
+    pub(crate) fn record(&mut self, call: StackRunId, epoch: Epoch, outcome: Outcome) {
+        let lease = Lease {
+            worker: self.worker,
+            epoch,
+        };
+        self.finish(CallFinish {
+            call,
+            lease,
+            end: CallEnd::Settled(outcome),
+        });
+    }
+
+    /// Calls were claimed: ask them.
+    pub(crate) fn ask_claimed(&mut self, claimed: ClaimedCall) {
+        let ClaimedCall { row, context } = claimed;
+        let lease = Lease {
+            worker: self.worker,
+            epoch: row.epoch,
+        };
+        let Some(frame) = row.parent else { return };
+        let policy = self.shared.services.policy(&row.service, &row.path);
+        if policy.unknown_outcome != UnknownOutcome::Block {
+            self.events.push_back((
+                frame,
+                Event::CallClaimed {
+                    seq: row.seq,
+                    epoch: row.epoch,
+                },
+            ));
+        }
+        let loaded = self.hot.get(&frame).and_then(|hot| hot.loaded.clone());
+        self.ask(Asking {
+            id: row.id,
+            frame,
+            seq: row.seq,
+            run: row.task_run,
+            lease,
+            attempt: row.attempt,
+            in_doubt: row.in_doubt,
+            service: row.service,
+            path: row.path,
+            args: row.args.unwrap_or_default(),
+            context: Arc::new(context),
+            loaded,
+            depth: row.depth,
+        });
+    }
+
+    /// A call recorded by itself was answered by storage: a hot frame gets the outcome as recorded.
+    pub(crate) fn call_recorded(&mut self, finish: &CallFinish) {
+        if let CallEnd::Settled(outcome) = &finish.end
+            && let Some((frame, seq)) = self.waiting_for(finish.call)
+        {
+            let ready = Ready {
+                seq,
+                id: finish.call,
+                source: ReadySource::Recorded,
+                outcome: outcome.clone(),
+            };
+            self.events.push_back((frame, Event::Recorded(vec![ready])));
+        }
+    }
+
+    /// The hot frame that has this child open.
+    fn waiting_for(&self, call: StackRunId) -> Option<(StackRunId, CallSeq)> {
+        self.hot.iter().find_map(|(id, frame)| {
+            frame
+                .machine
+                .open()
+                .find(|(_, child)| child.id == call)
+                .map(|(seq, _)| (*id, seq))
+        })
+    }
+
+    /// What nobody awaits and fails is reported as an unhandled rejection.
+    fn log_unhandled(
+        &self,
+        run: TaskRunId,
+        frame: StackRunId,
+        service: &str,
+        path: &str,
+        failure: &Failure,
+    ) {
+        let line = tasker_adaptor::LogLine {
+            level: tasker_adaptor::LogLevel::Error,
+            message: format!("{service}.{path} was not awaited and failed: {failure}"),
+            data: None,
+        };
+        let shared = Arc::clone(&self.shared);
+        self.spawn(async move {
+            let now = shared.clock.now();
+            if let Err(error) = shared
+                .storage
+                .append_logs(run, Some(frame), vec![line], now)
+                .await
+            {
+                tracing::warn!(%run, %error, "a log line was not written");
+            }
+            None
+        });
+    }
+}
+
+/// One attempt, under its time limits.
+async fn perform(
+    shared: &Shared,
+    asking: Asking,
+    policy: &ResolvedPolicy,
+    token: CancellationToken,
+) -> Answer {
+    if asking.service == TASKS && asking.path == EXECUTE {
+        return Answer::Service(Err(no_such_task(shared, &asking)));
+    }
+    if let Err(error) = granted(shared, &asking).await {
+        return Answer::Service(Err(error));
+    }
+    let now = shared.clock.now();
+    let own = policy
+        .timeout_ms
+        .map(|ms| now.plus_millis(i64::try_from(ms).unwrap_or(i64::MAX)));
+    let deadline = [own, asking.context.deadline].into_iter().flatten().min();
+    if deadline.is_some_and(|deadline| deadline <= now) {
+        return Answer::Service(Err(ServiceError::timeout(format!(
+            "{}.{} was not asked: the deadline of the run has passed",
+            asking.service, asking.path
+        ))));
+    }
+    let chain = match links(&asking.path, &asking.args) {
+        Ok(chain) => chain,
+        Err(error) => return Answer::Service(Err(ServiceError::validation(error))),
+    };
+    let call = ServiceCall {
+        service: asking.service.as_str().into(),
+        chain: chain.into(),
+        task: asking.context.task.clone(),
+        task_run: Some(asking.run),
+        stack_run: Some(asking.id),
+        attempt: asking.attempt,
+        idempotency_key: asking.id.to_string().into(),
+        correlation_id: asking.context.correlation_id.as_deref().map(Arc::from),
+        traceparent: asking.context.traceparent.as_deref().map(Arc::from),
+        deadline,
+        cancellation: token.clone(),
+        services: shared.services.clone(),
+        depth: 0,
+    };
+    let work = async {
+        if asking.in_doubt {
+            match policy.unknown_outcome {
+                UnknownOutcome::Retry => {}
+                UnknownOutcome::Block => return Answer::Unknown,
+                UnknownOutcome::Reconcile => match shared.services.reconcile(&call).await {
+                    Ok(Reconciled::Happened(value)) => return Answer::Service(Ok(value)),
+                    Ok(Reconciled::DidNotHappen) => {}
+                    Ok(Reconciled::Unknown) => return Answer::Unknown,
+                    Err(error) => return Answer::Service(Err(error)),
+                },
+            }
+        }
+        Answer::Service(shared.services.invoke(call).await)
+    };
+    let too_late = async {
+        match deadline {
+            Some(deadline) => {
+                shared
+                    .clock
+                    .sleep(deadline.millis_since(now).max(0) as u64)
+                    .await;
+            }
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        answer = work => answer,
+        () = token.cancelled() => Answer::Service(Err(cancelled(&asking))),
+        () = too_late => {
+            token.cancel();
+            Answer::Service(Err(ServiceError::timeout(format!(
+                "{}.{} did not answer in time{}; whether it happened is not known",
+                asking.service,
+                asking.path,
+                policy.timeout_ms.map(|ms| format!(" ({ms} ms)")).unwrap_or_default(),
+            ))))
+        }
+        () = shared.stop.cancelled() => {
+            token.cancel();
+            Answer::NotAsked
+        }
+    }
+}
+
+fn cancelled(asking: &Asking) -> ServiceError {
+    ServiceError::timeout(format!("{}.{} was cancelled", asking.service, asking.path))
+        .with_code("CANCELLED")
+}
+
+/// Private services are for tasks that were granted them.
+async fn granted(shared: &Shared, asking: &Asking) -> Result<(), ServiceError> {
+    if !shared.services.is_private(&asking.service) {
+        return Ok(());
+    }
+    let loaded = match &asking.loaded {
+        Some(loaded) => Some(Arc::clone(loaded)),
+        None => match code_of(shared, asking).await {
+            Some((task, version)) => shared.programs.load(&task, &version).await.ok().flatten(),
+            None => None,
+        },
+    };
+    match loaded {
+        Some(loaded) if loaded.options.grants.contains(&asking.service) => Ok(()),
+        _ => Err(ServiceError::authorization(format!(
+            "the service {} is private and was not granted to this task: name it in the grants when the task is published",
+            asking.service
+        ))),
+    }
+}
+
+/// Task and version of the frame that made the call.
+async fn code_of(shared: &Shared, asking: &Asking) -> Option<(TaskName, TaskVersion)> {
+    let frame = shared
+        .storage
+        .stack_run(asking.frame)
+        .await
+        .ok()
+        .flatten()?;
+    Some(match frame.version {
+        Some(version) => (TaskName::new(frame.path.as_str()), version),
+        None => (asking.context.task.clone(), asking.context.version.clone()),
+    })
+}
+
+fn no_such_task(shared: &Shared, asking: &Asking) -> ServiceError {
+    let name: String = asking
+        .args
+        .to::<Vec<Json>>()
+        .ok()
+        .and_then(|args| args.first().and_then(|name| name.to().ok()))
+        .unwrap_or_default();
+    let limits = &shared.options.limits;
+    if asking.depth >= limits.depth {
+        let failure = Limit::Depth.failure(limits);
+        return ServiceError::validation(format!("task {name:?} was not run: {}", failure.message))
+            .with_code(Limit::Depth.as_str());
+    }
+    ServiceError::not_found(format!(
+        "task {name:?} is not published; publish it, then run the caller again"
+    ))
+    .with_code("TASK_NOT_FOUND")
+}
+
+fn answer_too_large(asked: &Asked, limit: Limit, shared: &Shared) -> Failure {
+    let failure = limit.failure(&shared.options.limits);
+    Failure {
+        message: format!(
+            "the answer of {}.{} was refused: {}; ask for less at a time",
+            asked.service, asked.path, failure.message
+        ),
+        ..failure
+    }
+}
+
+/// Jitter comes from the id of the call, which is recorded.
+fn seed_of(call: StackRunId) -> u64 {
+    call.as_uuid().as_u128() as u64
+}

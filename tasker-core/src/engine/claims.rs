@@ -1,0 +1,255 @@
+//! Claiming: filling the window, finding woken frames, repairing lost replies, firing timers of parked frames.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tasker_adaptor::{Claim, ClaimedCall, ClaimedFrame, Lease, OwnedRow, StackKind, StackRunId};
+
+use super::core::{Core, Message};
+use crate::run::Effect;
+
+/// Rows in one claim.
+const CLAIM: usize = 256;
+/// How long a timer of a frame that is hot somewhere may be late before anybody fires it, in milliseconds.
+const TIMER_GRACE_MS: i64 = 10_000;
+
+impl Core {
+    /// Claims what there is room for and reason to look for.
+    pub(crate) fn claim(&mut self) {
+        if self.draining.is_some() || self.heartbeat.is_none() {
+            return;
+        }
+        self.fire_timers();
+        self.look_for_owned();
+        if self.want_repair {
+            // Until the repair has said what is owned, a claim would confuse it.
+            return;
+        }
+        let room = self
+            .shared
+            .options
+            .window
+            .saturating_sub(self.active())
+            .min(self.shared.options.hot_frames.saturating_sub(self.active()))
+            .min(CLAIM);
+        if self.want_frames && !self.claiming_frames && room > 0 {
+            self.claim_frames(room, None);
+        }
+        let room = self
+            .shared
+            .options
+            .calls_in_flight
+            .saturating_sub(self.calls.len())
+            .min(CLAIM);
+        if self.want_calls && !self.claiming_calls && room > 0 {
+            self.claim_calls(room, None);
+        }
+    }
+
+    pub(crate) fn claim_frames(&mut self, max: usize, only: Option<StackRunId>) {
+        self.want_frames = false;
+        self.claiming_frames = true;
+        let shared = Arc::clone(&self.shared);
+        let worker = self.worker;
+        self.spawn(async move {
+            let claim = Claim {
+                worker,
+                now: shared.clock.now(),
+                max,
+                only,
+            };
+            let claimed = match shared.storage.claim_frames(claim).await {
+                Ok(claimed) => Some(claimed),
+                Err(error) => {
+                    tracing::warn!(%error, "frames could not be claimed; it is tried again");
+                    shared.hub.storage_failed(&error);
+                    None
+                }
+            };
+            Some(Message::FramesClaimed {
+                asked: max,
+                claimed,
+            })
+        });
+    }
+
+    pub(crate) fn claim_calls(&mut self, max: usize, only: Option<StackRunId>) {
+        self.want_calls = false;
+        self.claiming_calls = true;
+        let shared = Arc::clone(&self.shared);
+        let worker = self.worker;
+        self.spawn(async move {
+            let claim = Claim {
+                worker,
+                now: shared.clock.now(),
+                max,
+                only,
+            };
+            let claimed = match shared.storage.claim_calls(claim).await {
+                Ok(claimed) => Some(claimed),
+                Err(error) => {
+                    tracing::warn!(%error, "calls could not be claimed; it is tried again");
+                    shared.hub.storage_failed(&error);
+                    None
+                }
+            };
+            Some(Message::CallsClaimed {
+                asked: max,
+                claimed,
+            })
+        });
+    }
+
+    pub(crate) fn frames_claimed(&mut self, asked: usize, claimed: Option<Vec<ClaimedFrame>>) {
+        self.claiming_frames = false;
+        let Some(claimed) = claimed else {
+            self.want_repair = true;
+            self.manual_claimed(0);
+            return;
+        };
+        self.shared.hub.storage_recovered();
+        self.want_frames |= claimed.len() == asked;
+        self.manual_claimed(claimed.len());
+        for frame in claimed {
+            if frame.row.owner == Some(self.worker) {
+                self.begin_claimed(frame);
+            }
+        }
+    }
+
+    pub(crate) fn calls_claimed(&mut self, asked: usize, claimed: Option<Vec<ClaimedCall>>) {
+        self.claiming_calls = false;
+        let Some(claimed) = claimed else {
+            self.want_repair = true;
+            self.manual_claimed(0);
+            return;
+        };
+        self.shared.hub.storage_recovered();
+        self.want_calls |= claimed.len() == asked;
+        self.manual_claimed(claimed.len());
+        for call in claimed {
+            if call.row.owner == Some(self.worker) {
+                self.ask_claimed(call);
+            }
+        }
+    }
+
+    /// Timers of parked frames.
+    pub(crate) fn fire_timers(&mut self) {
+        let now = self.shared.clock.now();
+        let due = self.next_due.is_some_and(|due| due <= now);
+        if self.firing || !(due || self.want_due) {
+            return;
+        }
+        self.firing = true;
+        self.want_due = false;
+        let shared = Arc::clone(&self.shared);
+        self.spawn(async move {
+            let mut next_due = None;
+            match shared.storage.fire_timers(now, TIMER_GRACE_MS, 1_000).await {
+                Ok(fired) if fired == 1_000 => next_due = Some(now),
+                Ok(_) => {
+                    next_due = shared
+                        .storage
+                        .next_due()
+                        .await
+                        .unwrap_or(Some(now.plus_millis(1_000)));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "due timers could not be fired; it is tried again");
+                    next_due = next_due.or(Some(now.plus_millis(200)));
+                }
+            }
+            // A retry or a delayed start that is due now was not fired but can be claimed; do not spin on it.
+            let soonest = shared.clock.now().plus_millis(5);
+            Some(Message::TimersFired {
+                next_due: next_due.map(|due| due.max(soonest)),
+            })
+        });
+        self.want_frames = true;
+        self.want_calls |= due;
+    }
+
+    /// Frames of this worker that others woke; and after a lost reply, all rows that this worker owns and does not hold.
+    fn look_for_owned(&mut self) {
+        if self.listing {
+            return;
+        }
+        let woken_only = if self.want_repair {
+            if self.claiming_frames || self.claiming_calls {
+                return;
+            }
+            false
+        } else if self.want_woken {
+            if self.hot.is_empty() {
+                self.want_woken = false;
+                return;
+            }
+            true
+        } else {
+            return;
+        };
+        self.want_woken = false;
+        self.listing = true;
+        let shared = Arc::clone(&self.shared);
+        let worker = self.worker;
+        self.spawn(async move {
+            let rows = shared
+                .insist("list what this worker owns", || {
+                    shared.storage.owned(worker, woken_only)
+                })
+                .await
+                .unwrap_or_default();
+            Some(Message::Owned { rows, woken_only })
+        });
+    }
+
+    pub(crate) fn owned(&mut self, rows: Vec<OwnedRow>, woken_only: bool) {
+        self.listing = false;
+        if woken_only {
+            for row in rows {
+                let reads = self
+                    .hot
+                    .get(&row.id)
+                    .is_some_and(|hot| hot.machine.is_idle());
+                if reads {
+                    self.carry_out(row.id, Effect::ReadUnread);
+                }
+            }
+            return;
+        }
+        self.want_repair = false;
+        self.want_everything();
+        // Children of a turn under way are owned and not held: they are asked when its receipt comes.
+        let under_way: HashSet<StackRunId> = self
+            .hot
+            .values()
+            .flat_map(|hot| hot.machine.making())
+            .collect();
+        for row in rows {
+            let known = self.hot.contains_key(&row.id)
+                || self.preparing.contains_key(&row.id)
+                || self.calls.contains_key(&row.id)
+                || self.suspects.iter().any(|claimed| claimed.row.id == row.id)
+                || under_way.contains(&row.id)
+                || self.finishes.iter().any(|finish| finish.call == row.id);
+            if known || self.finishing {
+                self.want_repair |= self.finishing && !known;
+                continue;
+            }
+            tracing::info!(row = %row.id, kind = %row.kind, "a row was owned and not held: a reply was lost");
+            match row.kind {
+                StackKind::Frame => self.reload(row.id),
+                StackKind::Call => {
+                    let lease = Lease {
+                        worker: self.worker,
+                        epoch: row.epoch,
+                    };
+                    // Nobody knows whether it was asked.
+                    self.release_call(row.id, lease, true);
+                }
+                StackKind::Timer | StackKind::Signal => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! After the end: folds the call tree of ended runs into one record, then deletes their rows, in bounded batches.
+
+use std::sync::Arc;
+
+use super::core::Shared;
+use super::error::EngineError;
+use super::trace;
+use tasker_adaptor::{RunStatus, TaskRunId};
+
+/// Runs folded in one round.
+const RUNS: usize = 200;
+/// Rows deleted in one round.
+const ROWS: usize = 5_000;
+
+/// Starts the cleaner of an engine.
+pub(crate) fn start(shared: &Arc<Shared>) {
+    let every = shared.options.clean_every_ms;
+    if every == 0 {
+        return;
+    }
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = shared.clock.sleep(every) => {}
+                () = shared.stop.cancelled() => return,
+            }
+            // While there is much to do there is no pause but the one that lets others write.
+            loop {
+                match clean(&shared).await {
+                    Ok(more) if more && !shared.stop.is_cancelled() => {
+                        tokio::task::yield_now().await
+                    }
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "cleaning failed; it is tried again");
+                        break;
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// One round; whether there is more to do.
+pub(crate) async fn clean(shared: &Shared) -> Result<bool, EngineError> {
+    let now = shared.clock.now();
+    let keep = i64::try_from(shared.options.keep_rows_ms).unwrap_or(i64::MAX);
+    let runs = shared
+        .storage
+        .foldable(now.plus_millis(1 - keep), RUNS)
+        .await?;
+    let more = runs.len() == RUNS;
+    for run in runs {
+        fold(shared, run).await?;
+    }
+    let deleted = shared.storage.delete_folded_rows(ROWS).await?;
+    Ok(more || deleted == ROWS)
+}
+
+async fn fold(shared: &Shared, id: TaskRunId) -> Result<(), EngineError> {
+    let Some(run) = shared.storage.run(id).await? else {
+        return Ok(());
+    };
+    let rows = shared.storage.stack_runs(id).await?;
+    // What went wrong keeps its arguments and results.
+    let payloads = run.status != RunStatus::Completed;
+    let record = match trace::tree(&rows, payloads) {
+        Some(root) => trace::pack(&root)?,
+        None => Vec::new(),
+    };
+    shared.storage.fold(id, record, shared.clock.now()).await?;
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! Who waits for the end of which run, and how storage is doing.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tasker_adaptor::{BlockedReason, Outcome, StorageError, TaskRunId};
+use tokio::sync::watch;
+
+/// How a run stands, as far as somebody who waits cares.
+#[derive(Clone, Debug)]
+pub(crate) enum End {
+    /// Completed or failed.
+    Outcome(Outcome),
+    /// Cancelled.
+    Cancelled,
+    /// Needs a person.
+    Blocked(BlockedReason),
+}
+
+/// What a waiting handle sees.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum News {
+    /// Nothing new.
+    #[default]
+    None,
+    /// Look at the row: the n-th time that this was said.
+    Look(u64),
+    /// This is how it ended.
+    End(End),
+    /// The engine is gone.
+    Closed,
+}
+
+/// Handles that look at their rows at one time when nobody knows which run ended.
+const LOOKS: usize = 64;
+
+/// The waiting handles of an engine.
+#[derive(Clone, Default)]
+pub(crate) struct Hub {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    waiting: HashMap<TaskRunId, watch::Sender<News>>,
+    looks: u64,
+    closed: bool,
+    /// Handles that gave up are swept out when this many wait.
+    sweep_at: usize,
+    storage: Option<String>,
+}
+
+impl Hub {
+    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for news of a run. Look at the row once after this.
+    pub(crate) fn wait_for(&self, run: TaskRunId) -> watch::Receiver<News> {
+        let mut inner = self.inner();
+        if inner.closed {
+            return watch::channel(News::Closed).1;
+        }
+        if inner.waiting.len() >= inner.sweep_at {
+            inner.waiting.retain(|_, news| !news.is_closed());
+            inner.sweep_at = (inner.waiting.len() * 2).max(1_024);
+        }
+        inner
+            .waiting
+            .entry(run)
+            .or_insert_with(|| watch::channel(News::None).0)
+            .subscribe()
+    }
+
+    /// A run ended here.
+    pub(crate) fn ended(&self, run: TaskRunId, outcome: Result<Outcome, ()>) {
+        let end = match outcome {
+            Ok(outcome) => End::Outcome(outcome),
+            Err(()) => End::Cancelled,
+        };
+        self.tell(run, News::End(end));
+    }
+
+    /// A run was blocked here.
+    pub(crate) fn blocked(&self, run: TaskRunId, reason: BlockedReason) {
+        self.tell(run, News::End(End::Blocked(reason)));
+    }
+
+    fn tell(&self, run: TaskRunId, news: News) {
+        if let Some(waiting) = self.inner().waiting.remove(&run) {
+            let _ = waiting.send(news);
+        }
+    }
+
+    /// A run may have ended elsewhere.
+    pub(crate) fn look_at(&self, run: TaskRunId) {
+        let mut inner = self.inner();
+        inner.looks += 1;
+        let look = inner.looks;
+        if let Some(waiting) = inner.waiting.get(&run) {
+            waiting.send_replace(News::Look(look));
+        }
+    }
+
+    /// Any run may have ended elsewhere: a few of those that wait look, in turn, so that many waiting runs are not many reads.
+    pub(crate) fn look_at_all(&self) {
+        let mut inner = self.inner();
+        let first = inner.looks as usize % inner.waiting.len().max(1);
+        inner.looks += LOOKS as u64;
+        let look = inner.looks;
+        for waiting in inner
+            .waiting
+            .values()
+            .cycle()
+            .skip(first)
+            .take(LOOKS.min(inner.waiting.len()))
+        {
+            waiting.send_replace(News::Look(look));
+        }
+    }
+
+    /// The engine is gone: nobody will tell anything any more.
+    pub(crate) fn close(&self) {
+        let mut inner = self.inner();
+        inner.closed = true;
+        for (_, waiting) in inner.waiting.drain() {
+            let _ = waiting.send(News::Closed);
+        }
+    }
+
+    pub(crate) fn storage_failed(&self, error: &StorageError) {
+        self.inner().storage = Some(error.to_string());
+    }
+
+    pub(crate) fn storage_recovered(&self) {
+        self.inner().storage = None;
+    }
+
+    /// What storage last complained of, until it works again.
+    pub(crate) fn storage_problem(&self) -> Option<String> {
+        self.inner().storage.clone()
+    }
+}

@@ -1,0 +1,111 @@
+//! The worker's lease: kept by heartbeat, judged by the worker's own monotonic clock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tasker_adaptor::{NewWorker, Storage, WorkerId};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::clock::EngineClock;
+use super::core::Message;
+
+/// Until when this worker may act on what it owns, by its own monotonic clock.
+#[derive(Clone)]
+pub(crate) struct LeaseClock {
+    valid_until_ms: Arc<AtomicI64>,
+    clock: EngineClock,
+}
+
+impl LeaseClock {
+    pub(crate) fn new(clock: EngineClock) -> Self {
+        Self {
+            valid_until_ms: Arc::new(AtomicI64::new(i64::MIN)),
+            clock,
+        }
+    }
+
+    /// Whether the lease is surely held: asked right before a service is (E7).
+    pub(crate) fn is_held(&self) -> bool {
+        self.clock.monotonic_ms() < self.valid_until_ms.load(Ordering::Acquire)
+    }
+
+    /// A heartbeat that was sent at `sent_ms` was accepted.
+    fn renewed(&self, sent_ms: i64, lease_ms: u64) {
+        // A little less than what was written, so that this worker stops before others may take over.
+        self.valid_until_ms
+            .store(sent_ms + (lease_ms as i64) * 9 / 10, Ordering::Release);
+    }
+
+    fn lost(&self) {
+        self.valid_until_ms.store(i64::MIN, Ordering::Release);
+    }
+}
+
+/// What the heartbeat needs.
+pub(crate) struct Heartbeat {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) clock: EngineClock,
+    pub(crate) lease: LeaseClock,
+    pub(crate) lease_ms: u64,
+    pub(crate) worker: WorkerId,
+    pub(crate) name: String,
+}
+
+impl Heartbeat {
+    /// Makes the worker live. Tried once; the caller says what a failure means.
+    pub(crate) async fn register(&self) -> Result<(), tasker_adaptor::StorageError> {
+        let sent = self.clock.monotonic_ms();
+        self.follow_server().await?;
+        self.storage
+            .register(NewWorker {
+                id: self.worker,
+                name: self.name.clone(),
+                now: self.clock.now(),
+                lease_ms: self.lease_ms as i64,
+            })
+            .await?;
+        self.lease.renewed(sent, self.lease_ms);
+        Ok(())
+    }
+
+    async fn follow_server(&self) -> Result<(), tasker_adaptor::StorageError> {
+        let host = self.clock.host_now();
+        let server = self.storage.server_time(host).await?;
+        self.clock.follow(server, host);
+        Ok(())
+    }
+
+    /// Renews until the lease is lost (then says so and ends) or the task is dropped.
+    pub(crate) async fn run(self, core: UnboundedSender<Message>) {
+        let pause = (self.lease_ms / 3).max(1);
+        loop {
+            self.clock.sleep(pause).await;
+            let sent = self.clock.monotonic_ms();
+            let renewed = match self.follow_server().await {
+                Ok(()) => {
+                    self.storage
+                        .heartbeat(self.worker, self.clock.now(), self.lease_ms as i64)
+                        .await
+                }
+                Err(error) => Err(error),
+            };
+            match renewed {
+                Ok(true) => {
+                    let late = !self.lease.is_held();
+                    self.lease.renewed(sent, self.lease_ms);
+                    let _ = core.send(Message::LeaseRenewed { late });
+                }
+                Ok(false) => {
+                    self.lease.lost();
+                    let _ = core.send(Message::LeaseLost {
+                        worker: self.worker,
+                    });
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(worker = %self.worker, %error, "the heartbeat did not get through; it is tried again");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Publishing tasks.
+
+use std::future::IntoFuture;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use tasker_adaptor::{Published, TaskName, TaskVersion};
+
+use super::{Engine, EngineError};
+use crate::task::{TaskOptions, TaskSource, prepare, read_dir};
+use crate::vm::check_program;
+
+/// What publishing a task did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedTask {
+    /// Its name.
+    pub name: TaskName,
+    /// Its version: the hash of what was published.
+    pub version: TaskVersion,
+    /// Whether it was there before.
+    pub published: Published,
+    /// What the publisher should look at; nothing that stops the task.
+    pub warnings: Vec<String>,
+}
+
+/// A task that is being published. Await it after its options.
+#[must_use = "nothing is published until this is awaited"]
+pub struct Publish {
+    engine: Engine,
+    source: TaskSource,
+    options: TaskOptions,
+}
+
+impl Engine {
+    /// Publishes a task from its source: name from `@task`, else from its only function. Await after the options:
+    /// `engine.publish(source).grant("keystore").await?`. Publishing the same source again changes nothing.
+    ///
+    /// # Errors
+    /// `Task` (does not parse, has nothing to run, too large …) with file, line and column; `DoesNotCompile`; `Storage`.
+    pub fn publish(&self, source: impl Into<String>) -> Publish {
+        self.publish_source(TaskSource::text(source))
+    }
+
+    /// Publishes a task with a name, a file name or modules of its own.
+    ///
+    /// # Errors
+    /// As [`Engine::publish`].
+    pub fn publish_source(&self, source: TaskSource) -> Publish {
+        Publish {
+            engine: self.clone(),
+            source,
+            options: TaskOptions::default(),
+        }
+    }
+
+    /// Publishes every task below a folder.
+    ///
+    /// # Errors
+    /// As [`Engine::publish_dirs`].
+    pub async fn publish_dir(
+        &self,
+        dir: impl AsRef<Path>,
+    ) -> Result<Vec<PublishedTask>, EngineError> {
+        self.publish_dirs(&[dir.as_ref().to_owned()]).await
+    }
+
+    /// Publishes every task below several folders; relative imports are packed. Nothing is published when one of them is wrong.
+    ///
+    /// # Errors
+    /// As [`Engine::publish`]; two files with one task name are an error that names both.
+    pub async fn publish_dirs(&self, dirs: &[PathBuf]) -> Result<Vec<PublishedTask>, EngineError> {
+        let limits = &self.shared().options.limits;
+        let mut ready = Vec::new();
+        for source in read_dir(dirs, limits)? {
+            ready.push(self.check(source, &TaskOptions::default())?);
+        }
+        let mut published = Vec::with_capacity(ready.len());
+        for prepared in ready {
+            published.push(self.store(prepared).await?);
+        }
+        Ok(published)
+    }
+
+    fn check(
+        &self,
+        source: TaskSource,
+        options: &TaskOptions,
+    ) -> Result<crate::task::PreparedTask, EngineError> {
+        let limits = &self.shared().options.limits;
+        let prepared = prepare(source, options, limits)?;
+        check_program(&prepared.program, limits).map_err(|failure| {
+            EngineError::DoesNotCompile {
+                name: prepared.new_task.name.to_string(),
+                failure,
+            }
+        })?;
+        Ok(prepared)
+    }
+
+    async fn store(
+        &self,
+        prepared: crate::task::PreparedTask,
+    ) -> Result<PublishedTask, EngineError> {
+        let shared = Arc::clone(self.shared());
+        let (name, version) = (
+            prepared.new_task.name.clone(),
+            prepared.new_task.version.clone(),
+        );
+        let published = shared
+            .storage
+            .publish(prepared.new_task, shared.clock.now())
+            .await?;
+        shared.programs.set_current(&name, Some(version.clone()));
+        Ok(PublishedTask {
+            name,
+            version,
+            published,
+            warnings: prepared.warnings,
+        })
+    }
+}
+
+impl Publish {
+    /// The task's name, whatever its source says.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.source.name = Some(name.into());
+        self
+    }
+
+    /// Lets the task call a private service.
+    pub fn grant(mut self, service: impl Into<String>) -> Self {
+        self.options.grants.push(service.into());
+        self
+    }
+
+    /// All options at once.
+    pub fn options(mut self, options: TaskOptions) -> Self {
+        self.options = options;
+        self
+    }
+}
+
+impl IntoFuture for Publish {
+    type Output = Result<PublishedTask, EngineError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let prepared = self.engine.check(self.source, &self.options)?;
+            self.engine.store(prepared).await
+        })
+    }
+}

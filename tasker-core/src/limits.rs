@@ -1,0 +1,194 @@
+//! What a frame may use. Each limit has a default, a unit and a reason; passing one ends the frame with a typed failure.
+
+use serde::{Deserialize, Serialize};
+use tasker_adaptor::{Failure, Json};
+
+/// Limits of each frame. All can be set per engine ([`crate::EngineBuilder`]`::limits`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Heap of the VM, in bytes. Default 64 MiB. Counted by QuickJS's allocator.
+    pub memory_bytes: usize,
+    /// JavaScript stack, in bytes. Default 512 KiB; at most 16 MiB, and the VM thread's stack is made 1 MiB larger.
+    pub stack_bytes: usize,
+    /// Work of one turn, in interrupt ticks: QuickJS asks once in about 10,000 steps. Default 20,000 (a few seconds).
+    /// Counted, not timed, so that it falls at the same place on replay.
+    pub turn_ticks: u64,
+    /// Wall-clock guard of one turn, in milliseconds. Default 10,000. It catches what ticks do not count.
+    pub turn_wall_ms: u64,
+    /// Calls, nested tasks, timers and signal waits of one frame in its life. Default 100,000.
+    pub calls: u32,
+    /// Of these open at one time. Default 20,000.
+    pub open_calls: u32,
+    /// Nesting of tasks. Default 32; the root is 0.
+    pub depth: u32,
+    /// Text of one payload (input, arguments, result, service answer), in bytes. Default 4 MiB.
+    pub payload_bytes: usize,
+    /// Nesting of a payload. Default 100.
+    pub json_depth: u32,
+    /// Log lines of one frame in its life. Default 10,000; further lines are dropped with one line that says so.
+    pub log_lines: u32,
+    /// Text of one log line, in bytes. Default 16 KiB; longer lines are cut with a mark.
+    pub log_line_bytes: usize,
+    /// Source text of a task with its modules, in bytes. Default 1 MiB. Checked at publish.
+    pub source_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 64 << 20,
+            stack_bytes: 512 << 10,
+            turn_ticks: 20_000,
+            turn_wall_ms: 10_000,
+            calls: 100_000,
+            open_calls: 20_000,
+            depth: 32,
+            payload_bytes: 4 << 20,
+            json_depth: 100,
+            log_lines: 10_000,
+            log_line_bytes: 16 << 10,
+            source_bytes: 1 << 20,
+        }
+    }
+}
+
+/// The limit that was passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// [`Limits::memory_bytes`]
+    Memory,
+    /// [`Limits::stack_bytes`]: only when the error cannot be given to the task; a caught `RangeError` is the task's own affair.
+    Stack,
+    /// [`Limits::turn_ticks`]
+    Cpu,
+    /// [`Limits::turn_wall_ms`]
+    WallClock,
+    /// [`Limits::calls`]
+    Calls,
+    /// [`Limits::open_calls`]
+    OpenCalls,
+    /// [`Limits::depth`]
+    Depth,
+    /// [`Limits::payload_bytes`]
+    Payload,
+    /// [`Limits::json_depth`]
+    JsonDepth,
+}
+
+impl Limit {
+    /// The name in `Failure::code` and messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Stack => "stack",
+            Self::Cpu => "cpu",
+            Self::WallClock => "wall_clock",
+            Self::Calls => "calls",
+            Self::OpenCalls => "open_calls",
+            Self::Depth => "depth",
+            Self::Payload => "payload",
+            Self::JsonDepth => "json_depth",
+        }
+    }
+
+    /// The failure of a frame that passed this limit: names limit, value and setting.
+    pub fn failure(self, limits: &Limits) -> Failure {
+        let (value, setting) = match self {
+            Self::Memory => (
+                format!("{} bytes of heap", limits.memory_bytes),
+                "memory_bytes",
+            ),
+            Self::Stack => (
+                format!("{} bytes of stack", limits.stack_bytes),
+                "stack_bytes",
+            ),
+            Self::Cpu => (
+                format!("{} interrupt ticks in one turn", limits.turn_ticks),
+                "turn_ticks",
+            ),
+            Self::WallClock => (
+                format!("{} ms in one turn", limits.turn_wall_ms),
+                "turn_wall_ms",
+            ),
+            Self::Calls => (format!("{} calls in one frame", limits.calls), "calls"),
+            Self::OpenCalls => (
+                format!("{} open calls at one time", limits.open_calls),
+                "open_calls",
+            ),
+            Self::Depth => (format!("{} nested tasks", limits.depth), "depth"),
+            Self::Payload => (
+                format!("{} bytes in one payload", limits.payload_bytes),
+                "payload_bytes",
+            ),
+            Self::JsonDepth => (
+                format!("{} levels in one payload", limits.json_depth),
+                "json_depth",
+            ),
+        };
+        Failure {
+            code: Some(self.as_str().to_owned()),
+            ..Failure::new(
+                "LimitExceeded",
+                format!("the task passed the limit of {value}; it is set by Limits::{setting}"),
+            )
+        }
+    }
+}
+
+/// Whether a payload keeps within the limits of size and depth.
+pub(crate) fn check_payload(json: &Json, limits: &Limits) -> Result<(), Limit> {
+    if json.text().len() > limits.payload_bytes {
+        return Err(Limit::Payload);
+    }
+    let (mut depth, mut deepest) = (0_u32, 0_u32);
+    let (mut in_text, mut escaped) = (false, false);
+    for byte in json.text().bytes() {
+        if in_text {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_text = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_text = true,
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth -= 1,
+            _ => {}
+        }
+    }
+    if deepest > limits.json_depth {
+        Err(Limit::JsonDepth)
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_is_as_deep_as_its_brackets_outside_of_texts() {
+        let limits = Limits {
+            json_depth: 2,
+            payload_bytes: 30,
+            ..Limits::default()
+        };
+        let check = |text: &str| check_payload(&Json::parse(text).unwrap(), &limits);
+        assert_eq!(check("[[1]]"), Ok(()));
+        assert_eq!(check("[[[1]]]"), Err(Limit::JsonDepth));
+        assert_eq!(check(r#"["[[[[\"[[[",{}]"#), Ok(()));
+        assert_eq!(
+            check(r#""01234567890123456789012345678""#),
+            Err(Limit::Payload)
+        );
+    }
+}

@@ -1,0 +1,117 @@
+// tools: names become functions when they are first used. A proxy stands behind each object as its prototype, so that the second
+// use of a name is an own property and asks nobody.
+const neverNames = new RealSet(['then', 'catch', 'finally', 'toJSON', 'constructor', 'prototype', '__proto__']);
+const objectNames = new RealSet(['toString', 'toLocaleString', 'valueOf', 'hasOwnProperty', 'isPrototypeOf', 'propertyIsEnumerable',
+  '__defineGetter__', '__defineSetter__', '__lookupGetter__', '__lookupSetter__']);
+const functionNames = new RealSet(['apply', 'call', 'bind']);
+const setHas = uncurry(Set.prototype.has);
+const FunctionPrototype = Function.prototype;
+const badName = /^$|[.()\u0000-\u001f\u007f]|^[\s\S]{201}/;
+const checkName = (name) => {
+  if (regExec(badName, name) !== null) throw new RealTypeError('a name of a tool has 1 to 200 characters, none of them a dot, a parenthesis or a control character');
+  return name;
+};
+const lazy = (make, isFunction) => new RealProxy(isFunction ? FunctionPrototype : ObjectPrototype, {
+  __proto__: null,
+  get(base, name, target) {
+    if (typeof name !== 'string') return undefined;
+    if (setHas(neverNames, name)) return undefined;
+    if (setHas(objectNames, name)) return ObjectPrototype[name];
+    if (isFunction && setHas(functionNames, name)) return FunctionPrototype[name];
+    return hide(target, name, make(checkName(name)));
+  },
+  has() { return false; },
+  set(base, name, value, target) { return defineProperty(target, name, data(value, true)); },
+  getPrototypeOf() { return isFunction ? FunctionPrototype : ObjectPrototype; },
+});
+const named = (fn, proto) => { delete fn.name; delete fn.length; setPrototypeOf(fn, proto); return fn; };
+const plainNode = (service, path) => named(host_tool(service, path), lazy((name) => plainNode(service, `${path}.${name}`), true));
+const plainService = (service) => create(lazy((name) => plainNode(service, name), false));
+
+// A fluent chain: links until somebody awaits it, then one call, whose promise every later await shares.
+const fireChain = (service, links) => {
+  let path = '', calls = [], early = false;
+  for (let i = 0; i < links.length; i++) {
+    if (links[i].args !== undefined) { if (i < links.length - 1) early = true; push(calls, links[i].args); }
+  }
+  for (let i = 0; i < links.length; i++) path += (i ? '.' : '') + links[i].name + (early && links[i].args !== undefined ? '()' : '');
+  if (calls.length === 0) throw new RealTypeError(`${service}.${path} is no call: a chain needs arguments, as in ${service}.${path}()`);
+  return early ? host_chain(service, path, calls) : host_call(service, path, calls[0]);
+};
+const chainNode = (service, links) => {
+  let promise;
+  const run = () => {
+    if (promise === undefined) {
+      try { promise = fireChain(service, links); } catch (error) { promise = RealPromise_reject(error); }
+    }
+    return promise;
+  };
+  const last = links[links.length - 1];
+  const target = last.args === undefined
+    ? function (...args) { return chainNode(service, withLast(links, bare({ name: last.name, args }))); }
+    : function () { throw new RealTypeError(`${service}: the result of ${last.name}() is a chain; await it, or go on with another name`); };
+  const proto = lazy((name) => chainNode(service, withMore(links, bare({ name, args: undefined }))), false);
+  const node = last.args === undefined ? named(target, proto) : create(proto);
+  if (last.args !== undefined) {
+    hide(node, 'then', function (onFulfilled, onRejected) { return then(run(), onFulfilled, onRejected); });
+    hide(node, 'catch', function (onRejected) { return then(run(), undefined, onRejected); });
+    hide(node, 'finally', function (onFinally) { return apply(promiseFinally, run(), [onFinally]); });
+  }
+  return node;
+};
+const promiseFinally = Promise.prototype.finally;
+const promiseReject = Promise.reject;
+const RealPromise_reject = (error) => apply(promiseReject, RealPromise, [error]);
+const copy = (links, count) => { const list = []; for (let i = 0; i < count; i++) push(list, links[i]); return list; };
+const withLast = (links, link) => { const list = copy(links, links.length - 1); push(list, link); return list; };
+const withMore = (links, link) => { const list = copy(links, links.length); push(list, link); return list; };
+const fluentService = (service) => create(lazy((name) => chainNode(service, withMore([], bare({ name, args: undefined }))), false));
+
+const log = function log(level, message, data) {
+  if (arguments.length === 1) return host_log('info', level);
+  return host_log(level, message, data);
+};
+const sleep = function sleep(ms) { return host_sleep(ms); };
+const signal = function signal(name) { return host_signal(name); };
+const taskTools = () => {
+  const service = plainService('tasks');
+  hide(service, 'execute', function execute(name, input) { return input === undefined ? host_task(name) : host_task(name, input); });
+  return service;
+};
+const service = (name) => {
+  switch (name) {
+    case 'log': return log;
+    case 'sleep': return sleep;
+    case 'tasks': return taskTools();
+    default: return host_is_fluent(name) ? fluentService(name) : plainService(name);
+  }
+};
+const toolsProto = lazy(service, false);
+// `own` names come first: those that tasks see when they list the tools.
+const toolsObject = (names, own) => {
+  const tools = create(toolsProto);
+  for (let i = 0; i < names.length; i++) {
+    const name = names[i];
+    defineProperty(tools, name, bare({
+      get() { return show(tools, name, service(name)); },
+      set(value) { show(tools, name, value); },
+      enumerable: true, configurable: true,
+    }));
+  }
+  for (let i = 0; i < own.length; i++) hide(tools, own[i][0], own[i][1]);
+  return tools;
+};
+const hostCall = function __callHostTool__(service, path, args) {
+  if (typeof service !== 'string') throw new RealTypeError('__callHostTool__(service, path, args) takes the name of a service as text');
+  let dotted = '';
+  if (typeof path === 'string') dotted = path;
+  else if (isArray(path)) for (let i = 0; i < path.length; i++) dotted += (i ? '.' : '') + path[i];
+  else throw new RealTypeError('__callHostTool__(service, path, args) takes a path as text with dots or as an array');
+  let start = 0;
+  for (let end = 0; end <= dotted.length; end++) {
+    if (end === dotted.length || dotted[end] === '.') { checkName(slice(dotted, start, end)); start = end + 1; }
+  }
+  checkName(service);
+  return host_call(service, dotted, args);
+};
+publish('__callHostTool__', hostCall);

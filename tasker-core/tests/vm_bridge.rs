@@ -1,0 +1,108 @@
+//! What a task does to its own globals confuses the task alone.
+
+mod vm_support;
+
+use tasker_core::vm::TurnEnd;
+use vm_support::{Frame, completed, run};
+
+/// A call whose arguments and answer hold a nested value, after the task has done its worst.
+const CALL: &str = "module.exports = async (i, { tools }) => { const r = await tools.db.find({ a: [1, { b: 'x' }] }); return [r.list[1].v, Object.keys(r)]; };";
+
+#[test]
+fn replaced_globals_change_neither_calls_nor_answers() {
+    for tampering in [
+        "",
+        "JSON.stringify = () => '\"forged\"'; JSON.parse = () => ({ forged: 1 });",
+        "Promise = class extends Promise {}; Promise.resolve = () => { throw 1 };",
+        "Promise.prototype.then = function () { return 'forged' };",
+        "Array.prototype[Symbol.iterator] = function* () { yield 'forged' };",
+        "Array.prototype.push = Array.prototype.map = Array.prototype.join = () => { throw 1 };",
+        "Object.defineProperty(Array.prototype, '0', { set(v) { console.log('seen', v) }, get() { return 'forged' }, configurable: true });",
+        "Object.defineProperty(Object.prototype, 'list', { set(v) { console.log('stolen', v) }, get() { return 'forged' }, configurable: true });",
+        "Object.defineProperty(Object.prototype, 'a', { set(v) { console.log('stolen', v) }, configurable: true });",
+        "for (const k of ['value', 'get', 'set', 'enumerable', 'writable', 'configurable']) Object.defineProperty(Object.prototype, k, { __proto__: null, get() { return () => 'forged' }, configurable: true });",
+        "Object.defineProperty = Object.create = Object.keys = Object.setPrototypeOf = () => { throw 1 };",
+        "Reflect.apply = Reflect.construct = Reflect.defineProperty = () => { throw 1 };",
+        "Function.prototype.call = Function.prototype.apply = Function.prototype.bind = () => 'forged';",
+        "String.prototype.slice = String.prototype.indexOf = RegExp.prototype.exec = () => 'forged';",
+        "Map.prototype.get = Map.prototype.set = Set.prototype.has = () => { throw 1 };",
+        "Error = TypeError = Proxy = Map = Set = Symbol = undefined;",
+        "Symbol.prototype.toString = Number.prototype.toString = () => 'forged';",
+        "globalThis.tools = { db: 'forged' }; delete globalThis.__callHostTool__;",
+        "Object.prototype.constructor = function () { return 'forged' };",
+        "Object.freeze(Object.prototype); Object.freeze(Array.prototype); Object.freeze(globalThis);",
+    ] {
+        let mut frame = Frame::start(&format!("{tampering}\n{CALL}"), "null");
+        assert_eq!(frame.calls(), [r#"db.find [{"a":[1,{"b":"x"}]}]"#], "{tampering} {:?}", frame.turn);
+        frame.answer(1, r#"{"list":[0,{"v":7}]}"#);
+        assert!(frame.turn.logs.is_empty(), "{tampering}: {:?}", frame.turn.logs);
+        assert_eq!(frame.turn.end, completed(r#"[7,["list"]]"#).or_forged_keys(tampering), "{tampering}");
+    }
+}
+
+trait OrForged {
+    fn or_forged_keys(self, tampering: &str) -> TurnEnd;
+}
+
+impl OrForged for TurnEnd {
+    /// Where the task broke the `Object.keys` that it then uses, it gets what it asked for.
+    fn or_forged_keys(self, tampering: &str) -> TurnEnd {
+        if tampering.starts_with("Object.defineProperty = Object.create") {
+            TurnEnd::Failed(tasker_core::Failure::new("Error", "the task threw 1"))
+        } else {
+            self
+        }
+    }
+}
+
+#[test]
+fn nothing_of_the_bridge_is_within_reach() {
+    let turn = run(
+        "module.exports = async (i, context) => { const seen = new Set(); const found = []; const walk = (o, path) => { if ((typeof o !== 'object' && typeof o !== 'function') || o === null || seen.has(o) || path.length > 8) return; seen.add(o); for (const k of Reflect.ownKeys(o)) { const d = Reflect.getOwnPropertyDescriptor(o, k); if (/host_|bridge|kernel/i.test(String(k))) found.push(path.concat(String(k)).join('.')); for (const v of [d.value, d.get, d.set]) walk(v, path.concat(String(k))); } walk(Reflect.getPrototypeOf(o), path.concat('proto')); }; walk(globalThis, []); walk(context, ['context']); return [found, seen.size > 500]; };",
+        "null",
+    );
+    assert_eq!(turn.end, completed("[[],true]"), "{turn:?}");
+    let turn = run(
+        "module.exports = async () => { const out = []; for (const text of ['typeof host_call', 'typeof bridge', 'typeof timers', 'typeof hide']) out.push(eval(text), new Function('return ' + text)()); return [...new Set(out)]; };",
+        "null",
+    );
+    assert_eq!(turn.end, completed(r#"["undefined"]"#));
+    let turn = run("module.exports = () => { let caller; function f() { try { caller = f.caller } catch (e) { caller = e.name } } f(); return [typeof caller, Object.keys(globalThis)]; };", "null");
+    assert!(matches!(turn.end, TurnEnd::Completed(_)), "{turn:?}");
+}
+
+#[test]
+fn code_that_runs_while_arguments_are_read_cannot_confuse_the_numbers() {
+    let mut frame = Frame::start(
+        "module.exports = async (i, { tools }) => { const a = tools.db.outer({ get x() { tools.db.inner(1); return 5 } }); const b = tools.db.after(); return [await a, await b]; };",
+        "null",
+    );
+    assert_eq!(frame.calls(), ["db.inner [1]", r#"db.outer [{"x":5}]"#, "db.after []"]);
+    frame.answer(2, "\"outer\"");
+    frame.answer(3, "\"after\"");
+    assert_eq!(frame.turn.end, completed(r#"["outer","after"]"#));
+    let turn = run("module.exports = async (i, { tools }) => { try { await tools.db.x({ toJSON() { throw new RangeError('mine') } }) } catch (e) { return e.message } };", "null");
+    assert_eq!(turn.end, completed(r#""mine""#));
+    assert!(turn.made.is_empty());
+}
+
+#[test]
+fn frames_do_not_see_each_other() {
+    let first = run("globalThis.secret = 1; Object.prototype.leak = 2; module.exports = () => 1;", "null");
+    assert_eq!(first.end, completed("1"));
+    assert_eq!(run("module.exports = () => [typeof secret, typeof {}.leak];", "null").end, completed(r#"["undefined","undefined"]"#));
+}
+
+#[test]
+fn the_same_start_and_deliveries_give_the_same_turns() {
+    let source = "module.exports = async (i, { tools }) => { const out = []; for (const n of [1, 2, 3]) out.push(await tools.db.get(n, Math.random(), crypto.randomUUID(), Date.now())); console.log(out); return out; };";
+    let history = || {
+        let mut frame = Frame::start(source, "null");
+        let mut turns = vec![frame.turn.clone()];
+        for seq in 1..=3 {
+            turns.push(frame.answer(seq, "{\"v\":1}").clone());
+        }
+        turns
+    };
+    assert_eq!(history(), history());
+}

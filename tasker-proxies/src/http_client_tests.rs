@@ -1,0 +1,259 @@
+//! Tests of the HTTP client.
+
+use axum::body::Body;
+use axum::http::Response;
+use futures::StreamExt;
+use tasker_core::Timestamp;
+
+use super::*;
+use crate::testing::{Server, still_clock};
+
+fn fast() -> HttpOptions {
+    HttpOptions {
+        retry: RetryPolicy {
+            initial_ms: 1,
+            max_ms: 2,
+            ..RetryPolicy::attempts(3)
+        },
+        attempt_timeout_ms: 5_000,
+        max_response_bytes: 1_000,
+        ..HttpOptions::default()
+    }
+}
+
+fn client(options: HttpOptions) -> HttpClient {
+    HttpClient::new(options, still_clock()).unwrap()
+}
+
+fn call() -> ServiceCall {
+    ServiceCall::test("s", "m", vec![])
+}
+
+fn get(server: &Server) -> HttpRequest {
+    let url = Url::parse(&server.url).unwrap();
+    HttpRequest::new("s m", Method::GET, url.join("/a?key=sk-12345&b=2").unwrap())
+}
+
+fn post(server: &Server) -> HttpRequest {
+    HttpRequest {
+        method: Method::POST,
+        repeatable: false,
+        ..get(server)
+    }
+}
+
+fn status(status: u16) -> impl FnOnce() -> Response<Body> {
+    move || {
+        Response::builder()
+            .status(status)
+            .body(Body::empty())
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_read_is_sent_again_after_a_failure_and_a_write_is_not() {
+    let server = Server::start().await;
+    for code in [408, 500, 502, 503, 504] {
+        server.then(status(code)).then_json(200, "1");
+        let answer = client(fast()).send(&call(), &get(&server)).await.unwrap();
+        assert_eq!(answer.status, 200, "{code}");
+        server.then(status(code));
+        let answer = client(fast()).send(&call(), &post(&server)).await.unwrap();
+        assert_eq!(answer.status, code);
+    }
+    assert_eq!(server.seen().len(), 15);
+}
+
+#[tokio::test]
+async fn a_refusal_for_the_rate_limit_is_sent_again_in_any_case() {
+    let server = Server::start().await;
+    server
+        .then(status(429))
+        .then(status(429))
+        .then_json(200, "1");
+    let answer = client(fast()).send(&call(), &post(&server)).await.unwrap();
+    assert_eq!(answer.status, 200);
+    server.then(status(429)).then(status(429)).then(status(429));
+    let answer = client(fast()).send(&call(), &post(&server)).await.unwrap();
+    assert_eq!(answer.status, 429);
+    assert_eq!(server.seen().len(), 6);
+}
+
+#[tokio::test]
+async fn a_long_wait_is_left_to_the_engine() {
+    let server = Server::start().await;
+    server.then(|| {
+        Response::builder()
+            .status(429)
+            .header("retry-after", "120")
+            .body(Body::empty())
+            .unwrap()
+    });
+    let answer = client(fast()).send(&call(), &get(&server)).await.unwrap();
+    assert_eq!(answer.retry_after_ms, Some(120_000));
+    let error = answer.error(&get(&server), None, "slow down", None);
+    assert_eq!(
+        (error.kind, error.retry_after_ms),
+        (ServiceErrorType::RateLimit, Some(120_000))
+    );
+    server.only();
+}
+
+#[test]
+fn retry_after_is_read_in_every_form() {
+    let now = 1_445_412_470_000; // 2015-10-21T07:27:50Z
+    for (name, value, expected) in [
+        ("retry-after", "2", Some(2_000)),
+        ("retry-after", "0.25", Some(250)),
+        ("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT", Some(10_000)),
+        ("retry-after", "Wed, 21 Oct 2015 07:27:00 GMT", Some(0)),
+        ("retry-after-ms", "1500", Some(1_500)),
+        ("retry-after", "soon", None),
+        ("retry-after", "-1", None),
+        ("x", "1", None),
+    ] {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_static(value));
+        assert_eq!(retry_after(&headers, now), expected, "{name}: {value}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_is_not_read_to_its_end() {
+    let server = Server::start().await;
+    server.then_json(200, &"7".repeat(1_001));
+    let error = client(fast())
+        .send(&call(), &get(&server))
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "RESPONSE_TOO_LARGE");
+    // Without a length, and endless.
+    server.then(|| {
+        let endless = futures::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b'7'; 100]));
+        Response::new(Body::from_stream(endless))
+    });
+    let error = client(fast())
+        .send(&call(), &get(&server))
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "RESPONSE_TOO_LARGE");
+    assert_eq!(server.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_asked_for_again() {
+    let server = Server::start().await;
+    let broken = || {
+        let parts =
+            futures::stream::iter([Ok(b"{\"a\":".to_vec()), Err(std::io::Error::other("gone"))]);
+        Response::new(Body::from_stream(parts))
+    };
+    server.then(broken).then_json(200, r#"{"a":1.0}"#);
+    let request = get(&server);
+    let answer = client(fast()).send(&call(), &request).await.unwrap();
+    assert_eq!(answer.json(&request).unwrap().text(), r#"{"a":1.0}"#);
+    server.then(broken);
+    let error = client(fast())
+        .send(&call(), &post(&server))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, ServiceErrorType::External);
+    assert_eq!(server.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn a_slow_body_ends_at_the_timeout_or_the_deadline_or_the_cancellation() {
+    let server = Server::start().await;
+    let slow = || {
+        let first = futures::stream::iter([Ok::<_, std::io::Error>(b"{".to_vec())]);
+        Response::new(Body::from_stream(first.chain(futures::stream::pending())))
+    };
+    server.then(slow).then(slow).then(slow);
+    let options = HttpOptions {
+        attempt_timeout_ms: 20,
+        ..fast()
+    };
+    let error = client(options)
+        .send(&call(), &post(&server))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, ServiceErrorType::Timeout);
+    let mut late = call();
+    late.deadline = Some(Timestamp::from_millis(1_700_000_000_030));
+    let error = client(fast())
+        .send(&late, &post(&server))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, ServiceErrorType::Timeout);
+    let given_up = call();
+    given_up.cancellation.cancel();
+    let error = client(fast())
+        .send(&given_up, &post(&server))
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "CANCELLED");
+}
+
+#[tokio::test]
+async fn nobody_listening_is_an_external_error_without_the_query() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!(
+        "http://user:hunter2@{}/p?key=sk-12345",
+        listener.local_addr().unwrap()
+    );
+    drop(listener);
+    let request = HttpRequest::new("s m", Method::POST, Url::parse(&url).unwrap())
+        .secret_header("authorization", "Bearer ", &Secret::new("sk-98765"))
+        .unwrap();
+    let error = client(fast()).send(&call(), &request).await.unwrap_err();
+    assert_eq!(error.kind, ServiceErrorType::External);
+    let all = format!("{error} {error:?} {:?}", error.to_failure());
+    for secret in ["hunter2", "sk-98765", "sk-12345"] {
+        assert!(!all.contains(secret), "{all}");
+    }
+    assert!(
+        error.message.contains("/p?key=[redacted]"),
+        "{}",
+        error.message
+    );
+}
+
+#[tokio::test]
+async fn a_provider_that_repeats_a_key_does_not_leak_it() {
+    let server = Server::start().await;
+    server.then_json(401, r#"{"error":"bad key sk-98765"}"#);
+    let request = get(&server)
+        .secret_header("authorization", "Bearer ", &Secret::new("sk-98765"))
+        .unwrap();
+    let answer = client(fast()).send(&call(), &request).await.unwrap();
+    let details = answer.json(&request).unwrap();
+    let error = answer.error(&request, None, &answer.beginning(), Some(details));
+    assert_eq!(error.kind, ServiceErrorType::Authentication);
+    assert!(!format!("{error:?}").contains("98765"), "{error:?}");
+    assert!(error.details.unwrap().text().contains("[redacted]"));
+}
+
+#[tokio::test]
+async fn what_travels_with_a_call_travels_with_the_request() {
+    let server = Server::start().await;
+    server.then_json(200, "1").then_json(200, "1");
+    let mut with = call();
+    with.correlation_id = Some("c-1".into());
+    with.traceparent = Some("00-a-b-01".into());
+    with.stack_run = Some("0190c6a8-0000-7000-8000-000000000001".parse().unwrap());
+    with.attempt = 2;
+    client(fast()).send(&with, &post(&server)).await.unwrap();
+    client(fast()).send(&with, &get(&server)).await.unwrap();
+    let seen = server.seen();
+    assert_eq!(seen[0].header("idempotency-key"), Some("test-key"));
+    assert_eq!(seen[1].header("idempotency-key"), None);
+    for request in seen {
+        assert_eq!(request.header("x-correlation-id"), Some("c-1"));
+        assert_eq!(request.header("traceparent"), Some("00-a-b-01"));
+        assert_eq!(
+            request.header("x-request-id"),
+            Some("0190c6a8-0000-7000-8000-000000000001-2")
+        );
+    }
+}
