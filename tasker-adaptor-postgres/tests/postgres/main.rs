@@ -15,6 +15,8 @@ mod locks;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod pooler;
 #[cfg(test)]
 mod proxy;
