@@ -12,7 +12,8 @@ use crate::PostgresStorage;
 use crate::row::get;
 use crate::session::{bytes, long, texts, uuid, uuids};
 
-const FOLDABLE: &str = "SELECT r.id FROM tasker.task_runs r WHERE r.ended_at IS NOT NULL AND r.folded_at IS NULL AND r.ended_at < $1 AND NOT EXISTS (SELECT 1 FROM tasker.stack_runs s WHERE s.task_run_id = r.id AND s.status NOT IN ('completed', 'failed', 'cancelled')) ORDER BY r.ended_at, r.id LIMIT $2";
+/// A scalar subquery, not `NOT EXISTS`: as a join it would read the rows of all runs.
+const FOLDABLE: &str = "SELECT r.id FROM tasker.task_runs r WHERE r.ended_at IS NOT NULL AND r.folded_at IS NULL AND r.ended_at < $1 AND coalesce((SELECT false FROM tasker.stack_runs s WHERE s.task_run_id = r.id AND s.status NOT IN ('completed', 'failed', 'cancelled') LIMIT 1), true) ORDER BY r.ended_at, r.id LIMIT $2";
 const FOLD: &str = "UPDATE tasker.task_runs r SET record = $2, folded_at = $3 WHERE r.id = $1 AND r.ended_at IS NOT NULL AND r.folded_at IS NULL AND NOT EXISTS (SELECT 1 FROM tasker.stack_runs s WHERE s.task_run_id = r.id AND s.status NOT IN ('completed', 'failed', 'cancelled')) RETURNING 1";
 
 const TO_CLEAN: &str = "SELECT id FROM tasker.task_runs WHERE folded_at IS NOT NULL AND NOT cleaned ORDER BY id LIMIT $1";
