@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::EngineClock;
 use super::frames::{HotFrame, Prepared};
+use super::calls::Permits;
 use super::hub::Hub;
 use super::ids::Ids;
 use super::lease::{Heartbeat, LeaseClock};
@@ -138,6 +139,8 @@ pub(crate) struct Shared {
     pub(crate) programs: Programs,
     pub(crate) ids: Ids,
     pub(crate) hub: Hub,
+    /// Calls at one time, for methods whose policy bounds them.
+    pub(crate) permits: Permits,
     /// Fires when the engine is dropped or shut down.
     pub(crate) stop: CancellationToken,
 }
