@@ -21,6 +21,8 @@ mod error;
 mod hints;
 mod migrate;
 mod options;
+#[cfg(test)]
+mod plans;
 mod row;
 mod schema;
 mod session;

@@ -161,15 +161,16 @@ async fn is_there(client: &Client, schema: &Schema) -> Result<bool, StorageError
 
 /// The version that is there; 0 for none.
 async fn version(client: &Client, schema: &Schema) -> Result<u32, StorageError> {
-    let table = format!("{}.tasker_schema", schema.quoted());
-    let there = client
+    let name = schema.name();
+    // Not `to_regclass`: after a wait for the lock it may still answer from a cache that another process made stale.
+    let found = client
         .query_typed(
-            "SELECT to_regclass($1) IS NOT NULL",
-            &[(&table, tokio_postgres::types::Type::TEXT)],
+            "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname::text = $1 AND c.relname = 'tasker_schema'",
+            &[(&name, tokio_postgres::types::Type::TEXT)],
         )
         .await
         .map_err(from_driver)?;
-    if !there.first().is_some_and(|row| row.get(0)) {
+    if found.is_empty() {
         return Ok(0);
     }
     let newest = schema.sql("SELECT coalesce(max(version), 0) FROM tasker.tasker_schema");

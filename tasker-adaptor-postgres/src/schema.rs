@@ -85,6 +85,16 @@ impl Schema {
         })
     }
 
+    /// Every statement that was used so far.
+    #[cfg(test)]
+    pub(crate) fn used(&self) -> Vec<Arc<str>> {
+        let statements = self
+            .statements
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        statements.values().cloned().collect()
+    }
+
     /// As [`Schema::sql`], for text that is used once.
     pub(crate) fn render(&self, statement: &str) -> String {
         statement.replace("tasker.", &format!("{}.", self.quoted))

@@ -1,6 +1,9 @@
 //! Random operations on SQLite and on the memory reference give the same answers and the same rows.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests, outside of test functions")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of test functions"
+)]
 
 use tasker_adaptor::conformance::model::run_model;
 use tasker_adaptor_sqlite::{SqliteStorage, Synchronous};

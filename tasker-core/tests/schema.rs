@@ -22,7 +22,7 @@ fn schema(text: &str) -> Schema {
 }
 
 fn value(json: &Json) -> serde_json::Value {
-    json.to().unwrap()
+    json.to().expect("a schema is JSON")
 }
 
 /// The text on many lines, with members in the order written.

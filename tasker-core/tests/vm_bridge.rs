@@ -33,10 +33,23 @@ fn replaced_globals_change_neither_calls_nor_answers() {
         "Object.freeze(Object.prototype); Object.freeze(Array.prototype); Object.freeze(globalThis);",
     ] {
         let mut frame = Frame::start(&format!("{tampering}\n{CALL}"), "null");
-        assert_eq!(frame.calls(), [r#"db.find [{"a":[1,{"b":"x"}]}]"#], "{tampering} {:?}", frame.turn);
+        assert_eq!(
+            frame.calls(),
+            [r#"db.find [{"a":[1,{"b":"x"}]}]"#],
+            "{tampering} {:?}",
+            frame.turn
+        );
         frame.answer(1, r#"{"list":[0,{"v":7}]}"#);
-        assert!(frame.turn.logs.is_empty(), "{tampering}: {:?}", frame.turn.logs);
-        assert_eq!(frame.turn.end, completed(r#"[7,["list"]]"#).or_forged_keys(tampering), "{tampering}");
+        assert!(
+            frame.turn.logs.is_empty(),
+            "{tampering}: {:?}",
+            frame.turn.logs
+        );
+        assert_eq!(
+            frame.turn.end,
+            completed(r#"[7,["list"]]"#).or_forged_keys(tampering),
+            "{tampering}"
+        );
     }
 }
 
@@ -67,7 +80,10 @@ fn nothing_of_the_bridge_is_within_reach() {
         "null",
     );
     assert_eq!(turn.end, completed(r#"["undefined"]"#));
-    let turn = run("module.exports = () => { let caller; function f() { try { caller = f.caller } catch (e) { caller = e.name } } f(); return [typeof caller, Object.keys(globalThis)]; };", "null");
+    let turn = run(
+        "module.exports = () => { let caller; function f() { try { caller = f.caller } catch (e) { caller = e.name } } f(); return [typeof caller, Object.keys(globalThis)]; };",
+        "null",
+    );
     assert!(matches!(turn.end, TurnEnd::Completed(_)), "{turn:?}");
 }
 
@@ -77,20 +93,36 @@ fn code_that_runs_while_arguments_are_read_cannot_confuse_the_numbers() {
         "module.exports = async (i, { tools }) => { const a = tools.db.outer({ get x() { tools.db.inner(1); return 5 } }); const b = tools.db.after(); return [await a, await b]; };",
         "null",
     );
-    assert_eq!(frame.calls(), ["db.inner [1]", r#"db.outer [{"x":5}]"#, "db.after []"]);
+    assert_eq!(
+        frame.calls(),
+        ["db.inner [1]", r#"db.outer [{"x":5}]"#, "db.after []"]
+    );
     frame.answer(2, "\"outer\"");
     frame.answer(3, "\"after\"");
     assert_eq!(frame.turn.end, completed(r#"["outer","after"]"#));
-    let turn = run("module.exports = async (i, { tools }) => { try { await tools.db.x({ toJSON() { throw new RangeError('mine') } }) } catch (e) { return e.message } };", "null");
+    let turn = run(
+        "module.exports = async (i, { tools }) => { try { await tools.db.x({ toJSON() { throw new RangeError('mine') } }) } catch (e) { return e.message } };",
+        "null",
+    );
     assert_eq!(turn.end, completed(r#""mine""#));
     assert!(turn.made.is_empty());
 }
 
 #[test]
 fn frames_do_not_see_each_other() {
-    let first = run("globalThis.secret = 1; Object.prototype.leak = 2; module.exports = () => 1;", "null");
+    let first = run(
+        "globalThis.secret = 1; Object.prototype.leak = 2; module.exports = () => 1;",
+        "null",
+    );
     assert_eq!(first.end, completed("1"));
-    assert_eq!(run("module.exports = () => [typeof secret, typeof {}.leak];", "null").end, completed(r#"["undefined","undefined"]"#));
+    assert_eq!(
+        run(
+            "module.exports = () => [typeof secret, typeof {}.leak];",
+            "null"
+        )
+        .end,
+        completed(r#"["undefined","undefined"]"#)
+    );
 }
 
 #[test]

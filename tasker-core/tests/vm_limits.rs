@@ -34,7 +34,10 @@ fn failed(turn: &Turn) -> &Failure {
 /// Bodies of a task function, each with the limit that has to end it.
 fn check(expected: &str, bodies: &[&str]) {
     for body in bodies {
-        let turn = run_with(&format!("module.exports = async function execute(input, {{ tools }}) {{ {body} }};"), limits());
+        let turn = run_with(
+            &format!("module.exports = async function execute(input, {{ tools }}) {{ {body} }};"),
+            limits(),
+        );
         let failure = failed(&turn);
         assert_eq!(
             (failure.name.as_str(), failure.code.as_deref()),
@@ -48,57 +51,63 @@ fn check(expected: &str, bodies: &[&str]) {
 
 #[test]
 fn loops_that_swallow_the_interrupt_end() {
-    check("cpu", &[
-        "for (;;);",
-        "for (;;) { try { for (;;); } catch {} finally { continue; } }",
-        "for (;;) new Promise(() => { for (;;); });",
-        "for (;;) Promise.try(() => { for (;;); });",
-        "for (;;) Promise.resolve({ get then() { for (;;); } });",
-        "for (;;) { const { promise, resolve } = Promise.withResolvers(); resolve({ get then() { for (;;); } }); }",
-        "for (;;) { const g = (async function* () { for (;;); })(); g.next(); }",
-        "for (;;) (async () => { for (;;); })();",
-        "for (;;) { try { import({ toString() { for (;;); } }); } catch {} }",
-        "const loop = () => { Promise.resolve().then(loop); }; loop(); await new Promise(() => {});",
-        "for (;;) await 0;",
-        "await new Promise((r) => { const f = () => queueMicrotask(f); f(); });",
-        "for (;;) { class X { static [Symbol.hasInstance]() { for (;;); } } try { 1 instanceof X; } catch {} }",
-        "/(a+)+$/.test('a'.repeat(40) + 'b');",
-        "for (;;) { try { Array.from({ length: 1e9, get 0() { for (;;); } }); } catch {} }",
-        "return { get a() { for (;;); } };",
-        "return { toJSON() { for (;;); } };",
-        "throw { get message() { for (;;); } };",
-        "throw new Proxy({}, { get() { for (;;); } });",
-        "console.log({ get a() { for (;;); } }); await 0; return 1;",
-        "tools.db.call({ toJSON() { for (;;); } }).catch(() => {}); return 1;",
-        "[3, 1, 2].sort(() => { for (;;); });",
-        "new Proxy({}, { ownKeys() { for (;;); } }), Object.keys(new Proxy({}, { ownKeys() { for (;;); } }));",
-        "eval('for (;;);');",
-        "new Function('for (;;);')();",
-        "setTimeout(() => {}, 1); (async () => { for (;;) { try { await new Promise((r) => { for (;;); }); } catch {} } })(); return 1;",
-    ]);
+    check(
+        "cpu",
+        &[
+            "for (;;);",
+            "for (;;) { try { for (;;); } catch {} finally { continue; } }",
+            "for (;;) new Promise(() => { for (;;); });",
+            "for (;;) Promise.try(() => { for (;;); });",
+            "for (;;) Promise.resolve({ get then() { for (;;); } });",
+            "for (;;) { const { promise, resolve } = Promise.withResolvers(); resolve({ get then() { for (;;); } }); }",
+            "for (;;) { const g = (async function* () { for (;;); })(); g.next(); }",
+            "for (;;) (async () => { for (;;); })();",
+            "for (;;) { try { import({ toString() { for (;;); } }); } catch {} }",
+            "const loop = () => { Promise.resolve().then(loop); }; loop(); await new Promise(() => {});",
+            "for (;;) await 0;",
+            "await new Promise((r) => { const f = () => queueMicrotask(f); f(); });",
+            "for (;;) { class X { static [Symbol.hasInstance]() { for (;;); } } try { 1 instanceof X; } catch {} }",
+            "/(a+)+$/.test('a'.repeat(40) + 'b');",
+            "for (;;) { try { Array.from({ length: 1e9, get 0() { for (;;); } }); } catch {} }",
+            "return { get a() { for (;;); } };",
+            "return { toJSON() { for (;;); } };",
+            "throw { get message() { for (;;); } };",
+            "throw new Proxy({}, { get() { for (;;); } });",
+            "console.log({ get a() { for (;;); } }); await 0; return 1;",
+            "tools.db.call({ toJSON() { for (;;); } }).catch(() => {}); return 1;",
+            "[3, 1, 2].sort(() => { for (;;); });",
+            "new Proxy({}, { ownKeys() { for (;;); } }), Object.keys(new Proxy({}, { ownKeys() { for (;;); } }));",
+            "eval('for (;;);');",
+            "new Function('for (;;);')();",
+            "setTimeout(() => {}, 1); (async () => { for (;;) { try { await new Promise((r) => { for (;;); }); } catch {} } })(); return 1;",
+        ],
+    );
 }
 
 #[test]
 fn memory_that_is_refused_ends_the_frame() {
-    check("memory", &[
-        "const a = []; for (;;) a.push({ x: [1, 2, 3] });",
-        "const a = []; for (;;) { try { a.push('x'.repeat(1e6) + a.length); } catch {} }",
-        "try { 'x'.repeat(2 ** 29).split(''); } catch {} return 1;",
-        "try { new ArrayBuffer(1 << 30); } catch {} return 1;",
-        "try { new Uint8Array(1 << 30); } catch (e) {} for (;;);",
-        "let s = 'x'; for (;;) { s += s; s.indexOf('y'); }",
-        "const m = new Map(); for (let i = 0; ; i++) m.set(i, { i });",
-        "for (;;) await Promise.all(new Array(1e6).fill(0).map(() => ({ a: 1 })));",
-        "let f = () => {}; for (;;) f = f.bind(null, 1);",
-        "let p = {}; for (;;) p = new Proxy(p, {});",
-        "const a = []; try { for (;;) a.push(new Promise(() => {})); } catch (e) { return 'caught'; }",
-        "function* g() { const a = []; for (;;) { a.push(a.slice()); yield 1; } } for (const x of g());",
-        "JSON.parse('[' + '1,'.repeat(5e6) + '1]');",
-        "await Promise.allSettled(Array.from({ length: 1e7 }, () => Promise.reject(1)));",
-        "const deep = []; let at = deep; for (;;) { const next = [[]]; at.push(next); at = next; }",
-        "structuredClone(Array.from({ length: 3e6 }, (_, i) => ({ i })));",
-        "for (;;) tools.db.call('x'.repeat(1e6));",
-    ]);
+    check(
+        "memory",
+        &[
+            "const a = []; for (;;) a.push({ x: [1, 2, 3] });",
+            "const a = []; for (;;) { try { a.push('x'.repeat(1e6) + a.length); } catch {} }",
+            "try { 'x'.repeat(2 ** 29).split(''); } catch {} return 1;",
+            "try { new ArrayBuffer(1 << 30); } catch {} return 1;",
+            "try { new Uint8Array(1 << 30); } catch (e) {} for (;;);",
+            "let s = 'x'; for (;;) { s += s; s.indexOf('y'); }",
+            "const m = new Map(); for (let i = 0; ; i++) m.set(i, { i });",
+            "for (;;) await Promise.all(new Array(1e6).fill(0).map(() => ({ a: 1 })));",
+            "let f = () => {}; for (;;) f = f.bind(null, 1);",
+            "let p = {}; for (;;) p = new Proxy(p, {});",
+            "const a = []; try { for (;;) a.push(new Promise(() => {})); } catch (e) { return 'caught'; }",
+            "function* g() { const a = []; for (;;) { a.push(a.slice()); yield 1; } } for (const x of g());",
+            "JSON.parse('[' + '1,'.repeat(5e6) + '1]');",
+            "await Promise.allSettled(Array.from({ length: 1e7 }, () => Promise.reject(1)));",
+            "const deep = []; let at = deep; for (;;) { const next = [[]]; at.push(next); at = next; }",
+            "structuredClone(Array.from({ length: 3e6 }, (_, i) => ({ i })));",
+            "for (;;) tools.db.call('x'.repeat(1e6));",
+        ],
+    );
 }
 
 #[test]
@@ -112,10 +121,17 @@ fn an_out_of_memory_anywhere_neither_aborts_nor_is_missed() {
     let mut ended = 0;
     for limit in (full / 2..full + 20_000).step_by(997) {
         let mut start = start_of(program(source), "null");
-        start.limits = Arc::new(Limits { memory_bytes: limit, ..limits() });
+        start.limits = Arc::new(Limits {
+            memory_bytes: limit,
+            ..limits()
+        });
         let frame = Frame::of(&start);
         if let TurnEnd::Failed(failure) = &frame.turn.end {
-            assert_eq!(failure.code.as_deref(), Some("memory"), "limit {limit}: {failure:?}");
+            assert_eq!(
+                failure.code.as_deref(),
+                Some("memory"),
+                "limit {limit}: {failure:?}"
+            );
             ended += 1;
         }
     }
@@ -135,22 +151,46 @@ fn deep_recursion_is_the_tasks_own_affair() {
         "const p = new Proxy({}, { get(t, k, r) { return r[k] } }); try { p.x } catch (e) { return e.name }",
         "let f = async () => f(); try { await f() } catch (e) { return e.name }",
     ] {
-        let turn = run(&format!("module.exports = async () => {{ {body} }};"), "null");
+        let turn = run(
+            &format!("module.exports = async () => {{ {body} }};"),
+            "null",
+        );
         assert_eq!(turn.end, completed(r#""RangeError""#), "{body}");
     }
-    let turn = run("module.exports = () => { const f = () => f() + 1; f() };", "null");
+    let turn = run(
+        "module.exports = () => { const f = () => f() + 1; f() };",
+        "null",
+    );
     assert_eq!(failed(&turn).name, "RangeError");
 }
 
 #[test]
 fn calls_are_counted() {
-    let turn = run_with("module.exports = async (i, { tools }) => { for (;;) { try { tools.db.x().catch(() => {}); } catch {} } };", Limits { calls: 10, ..limits() });
+    let turn = run_with(
+        "module.exports = async (i, { tools }) => { for (;;) { try { tools.db.x().catch(() => {}); } catch {} } };",
+        Limits {
+            calls: 10,
+            ..limits()
+        },
+    );
     assert_eq!(failed(&turn).code.as_deref(), Some("calls"));
     assert_eq!(turn.made.len(), 10);
-    let turn = run_with("module.exports = async (i, { tools }) => { for (let n = 0; n < 9; n++) { try { setTimeout(() => {}, 1); } catch {} } };", Limits { open_calls: 5, ..limits() });
+    let turn = run_with(
+        "module.exports = async (i, { tools }) => { for (let n = 0; n < 9; n++) { try { setTimeout(() => {}, 1); } catch {} } };",
+        Limits {
+            open_calls: 5,
+            ..limits()
+        },
+    );
     assert_eq!(failed(&turn).code.as_deref(), Some("open_calls"));
-    let mut start = start_of(program("module.exports = () => new Promise(() => setInterval(() => {}, 1));"), "null");
-    start.limits = Arc::new(Limits { calls: 3, ..limits() });
+    let mut start = start_of(
+        program("module.exports = () => new Promise(() => setInterval(() => {}, 1));"),
+        "null",
+    );
+    start.limits = Arc::new(Limits {
+        calls: 3,
+        ..limits()
+    });
     let mut frame = Frame::of(&start);
     frame.settle(1);
     frame.settle(2);
@@ -161,16 +201,37 @@ fn calls_are_counted() {
 
 #[test]
 fn payloads_have_a_size_and_a_depth() {
-    let small = || Limits { payload_bytes: 100, json_depth: 5, ..limits() };
-    let turn = run_with("module.exports = async (i, { tools }) => { const seen = []; for (const v of ['x'.repeat(200), [[[[[[1]]]]]]]) { try { await tools.db.put(v) } catch (e) { seen.push([e.name, e.code, e.message.slice(0, 40)]) } } return seen.length === 2 ? seen[0].concat(seen[1]).join('|').slice(0, 95) : 0 };", small());
-    assert_eq!(turn.end, completed(r#""LimitExceeded|payload|the arguments of db.put passed a limit: |LimitExceeded|json_depth|the arg""#), "{turn:?}");
+    let small = || Limits {
+        payload_bytes: 100,
+        json_depth: 5,
+        ..limits()
+    };
+    let turn = run_with(
+        "module.exports = async (i, { tools }) => { const seen = []; for (const v of ['x'.repeat(200), [[[[[[1]]]]]]]) { try { await tools.db.put(v) } catch (e) { seen.push([e.name, e.code, e.message.slice(0, 40)]) } } return seen.length === 2 ? seen[0].concat(seen[1]).join('|').slice(0, 95) : 0 };",
+        small(),
+    );
+    assert_eq!(
+        turn.end,
+        completed(
+            r#""LimitExceeded|payload|the arguments of db.put passed a limit: |LimitExceeded|json_depth|the arg""#
+        ),
+        "{turn:?}"
+    );
     let turn = run_with("module.exports = () => 'x'.repeat(200);", small());
     assert_eq!(failed(&turn).code.as_deref(), Some("payload"));
     let turn = run_with("module.exports = () => [[[[[[1]]]]]];", small());
     assert_eq!(failed(&turn).code.as_deref(), Some("json_depth"));
-    let mut start = start_of(program("module.exports = async (i, { tools }) => { try { await tools.db.get() } catch (e) { return e.code } };"), "null");
+    let mut start = start_of(
+        program(
+            "module.exports = async (i, { tools }) => { try { await tools.db.get() } catch (e) { return e.code } };",
+        ),
+        "null",
+    );
     start.limits = Arc::new(small());
-    for (answer, code) in [(format!("\"{}\"", "x".repeat(200)), "payload"), ("[[[[[[1]]]]]]".to_owned(), "json_depth")] {
+    for (answer, code) in [
+        (format!("\"{}\"", "x".repeat(200)), "payload"),
+        ("[[[[[[1]]]]]]".to_owned(), "json_depth"),
+    ] {
         let mut frame = Frame::of(&start);
         frame.answer(1, &answer);
         assert_eq!(frame.turn.end, completed(&format!("\"{code}\"")));
@@ -179,19 +240,37 @@ fn payloads_have_a_size_and_a_depth() {
 
 #[test]
 fn log_lines_are_bounded() {
-    let turn = run_with("module.exports = () => { for (let n = 0; n < 50; n++) console.log(n); };", Limits { log_lines: 3, ..limits() });
+    let turn = run_with(
+        "module.exports = () => { for (let n = 0; n < 50; n++) console.log(n); };",
+        Limits {
+            log_lines: 3,
+            ..limits()
+        },
+    );
     let lines: Vec<_> = turn.logs.iter().map(|line| line.message.as_str()).collect();
     assert_eq!(lines[..3], ["0", "1", "2"]);
     assert!(lines[3].contains("Limits::log_lines"));
     assert_eq!(lines.len(), 4);
-    let turn = run_with("module.exports = () => { console.log('é'.repeat(50)); console.log({ a: 'x'.repeat(50) }); };", Limits { log_line_bytes: 21, ..limits() });
-    assert_eq!(turn.logs[0].message, format!("{}… [cut: the line has 100 bytes]", "é".repeat(10)));
+    let turn = run_with(
+        "module.exports = () => { console.log('é'.repeat(50)); console.log({ a: 'x'.repeat(50) }); };",
+        Limits {
+            log_line_bytes: 21,
+            ..limits()
+        },
+    );
+    assert_eq!(
+        turn.logs[0].message,
+        format!("{}… [cut: the line has 100 bytes]", "é".repeat(10))
+    );
     assert!(turn.logs[1].message.starts_with("{\"a\":\"xxx"));
 }
 
 #[test]
 fn an_interrupt_from_another_thread_ends_the_frame_for_good() {
-    let mut frame = Frame::start("module.exports = async (i, { tools }) => { await tools.db.x(); for (;;) { try { for (;;); } catch {} } };", "null");
+    let mut frame = Frame::start(
+        "module.exports = async (i, { tools }) => { await tools.db.x(); for (;;) { try { for (;;); } catch {} } };",
+        "null",
+    );
     frame.vm.interrupt().store(true, Ordering::Relaxed);
     frame.settle(1);
     assert_eq!(failed(&frame.turn).code.as_deref(), Some("wall_clock"));
@@ -202,8 +281,16 @@ fn an_interrupt_from_another_thread_ends_the_frame_for_good() {
 #[test]
 fn each_turn_has_its_own_budget() {
     let body = "for (let n = 0; n < 2e5; n++);";
-    let mut start = start_of(program(&format!("module.exports = async (i, {{ tools }}) => {{ for (;;) {{ {body} await tools.db.x(); }} }};")), "null");
-    start.limits = Arc::new(Limits { turn_ticks: 100, ..limits() });
+    let mut start = start_of(
+        program(&format!(
+            "module.exports = async (i, {{ tools }}) => {{ for (;;) {{ {body} await tools.db.x(); }} }};"
+        )),
+        "null",
+    );
+    start.limits = Arc::new(Limits {
+        turn_ticks: 100,
+        ..limits()
+    });
     let mut frame = Frame::of(&start);
     for seq in 1..5 {
         assert_eq!(frame.turn.end, TurnEnd::Waiting);

@@ -97,7 +97,12 @@ fn failed(turn: &tasker_core::vm::Turn) -> &tasker_core::Failure {
 }
 
 fn messages(frame: &Frame) -> Vec<&str> {
-    frame.turn.logs.iter().map(|line| line.message.as_str()).collect()
+    frame
+        .turn
+        .logs
+        .iter()
+        .map(|line| line.message.as_str())
+        .collect()
 }
 
 #[test]
@@ -107,7 +112,11 @@ fn settled_calls_are_delivered_one_by_one() {
     assert_eq!(frame.calls(), ["db.a [1]", "db.a [2]"]);
     let none = || tasker_core::Outcome::Completed(None);
     frame.deliver(vec![(2, none()), (1, none())]);
-    assert_eq!(frame.calls(), ["db.b [2]", "db.b [1]"], "calls are numbered in the order of delivery");
+    assert_eq!(
+        frame.calls(),
+        ["db.b [2]", "db.b [1]"],
+        "calls are numbered in the order of delivery"
+    );
     frame.deliver(vec![(4, none()), (3, none())]);
     assert_eq!(frame.turn.end, completed("[2,1,11,12]"));
 }
@@ -117,11 +126,24 @@ fn races_and_settlements_of_all_kinds() {
     for (expression, order, expected) in [
         ("Promise.race([a, b])", vec![2], "\"v2\""),
         ("Promise.any([a, b])", vec![2], "\"v2\""),
-        ("Promise.allSettled([a, b]).then((l) => l.map((x) => x.status))", vec![1, 2], r#"["fulfilled","fulfilled"]"#),
+        (
+            "Promise.allSettled([a, b]).then((l) => l.map((x) => x.status))",
+            vec![1, 2],
+            r#"["fulfilled","fulfilled"]"#,
+        ),
         ("Promise.all([a, b])", vec![2, 1], r#"["v1","v2"]"#),
-        ("(async () => { const out = []; for await (const v of [a, b]) out.push(v); return out })()", vec![2, 1], r#"["v1","v2"]"#),
+        (
+            "(async () => { const out = []; for await (const v of [a, b]) out.push(v); return out })()",
+            vec![2, 1],
+            r#"["v1","v2"]"#,
+        ),
     ] {
-        let mut frame = Frame::start(&format!("module.exports = async (i, {{ tools }}) => {{ const a = tools.db.a(), b = tools.db.b(); return await {expression}; }};"), "null");
+        let mut frame = Frame::start(
+            &format!(
+                "module.exports = async (i, {{ tools }}) => {{ const a = tools.db.a(), b = tools.db.b(); return await {expression}; }};"
+            ),
+            "null",
+        );
         for seq in order {
             frame.answer(seq, &format!("\"v{seq}\""));
         }
@@ -135,16 +157,34 @@ fn timers_are_children_that_call_back() {
         "module.exports = () => new Promise((resolve) => { const seen = []; setTimeout((a, b) => seen.push(a + b + Date.now()), 10.2, 'x', 'y'); const gone = setTimeout(() => seen.push('never'), 5); clearTimeout(gone); let n = 0; const every = setInterval(() => { seen.push('i' + ++n); if (n === 2) { clearInterval(every); resolve(seen); } }, -3); });",
         "null",
     );
-    assert_eq!(frame.calls(), ["setTimeout 11", "setTimeout 5", "setInterval 1"]);
-    assert_eq!(frame.turn.dropped.iter().map(|seq| seq.0).collect::<Vec<_>>(), [2]);
+    assert_eq!(
+        frame.calls(),
+        ["setTimeout 11", "setTimeout 5", "setInterval 1"]
+    );
+    assert_eq!(
+        frame
+            .turn
+            .dropped
+            .iter()
+            .map(|seq| seq.0)
+            .collect::<Vec<_>>(),
+        [2]
+    );
     frame.settle(3);
     assert_eq!(frame.calls(), ["setInterval 1"]);
     frame.settle(1);
     assert!(frame.calls().is_empty());
     frame.settle(2);
-    assert_eq!(frame.turn.end, TurnEnd::Waiting, "a cleared timer calls nobody");
+    assert_eq!(
+        frame.turn.end,
+        TurnEnd::Waiting,
+        "a cleared timer calls nobody"
+    );
     frame.settle(4);
-    assert_eq!(frame.turn.end, completed(r#"["i1","xy1700000002000","i2"]"#));
+    assert_eq!(
+        frame.turn.end,
+        completed(r#"["i1","xy1700000002000","i2"]"#)
+    );
 }
 
 #[test]
@@ -158,7 +198,17 @@ fn sleep_signal_and_nested_tasks_are_children() {
         frame.answer(seq, &format!("{seq}"));
         seen.extend(frame.calls());
     }
-    assert_eq!(seen, ["sleep 1000", "sleep 5", "signal go", r#"task child {"a":1}"#, "task child null", "task third 2"]);
+    assert_eq!(
+        seen,
+        [
+            "sleep 1000",
+            "sleep 5",
+            "signal go",
+            r#"task child {"a":1}"#,
+            "task child null",
+            "task third 2"
+        ]
+    );
     assert_eq!(frame.turn.end, completed("[3,4,5,6]"));
 }
 
@@ -168,7 +218,16 @@ fn a_host_call_by_name_is_the_same_call() {
         "module.exports = async () => { __callHostTool__('gmail', 'users.messages.list', { userId: 'me' }); __callHostTool__('wrappedgapi', ['admin', 'list'], [1, 2]); __callHostTool__('database', 'x'); tools.database.from('t'); tools.wrappeddb.q(); for (const bad of ['', 'a..b', 'a.(', 'x\\n']) try { __callHostTool__('db', bad, []); } catch (e) { console.log(e.name); } await tools.db.z(undefined, 1, undefined); };",
         "null",
     );
-    assert_eq!(frame.calls(), [r#"gmail.users.messages.list [{"userId":"me"}]"#, "gapi.admin.list [1,2]", "supabase.x []", "db.q []", "db.z [null,1,null]"]);
+    assert_eq!(
+        frame.calls(),
+        [
+            r#"gmail.users.messages.list [{"userId":"me"}]"#,
+            "gapi.admin.list [1,2]",
+            "supabase.x []",
+            "db.q []",
+            "db.z [null,1,null]"
+        ]
+    );
     assert_eq!(messages(&frame), ["TypeError"; 4]);
 }
 
@@ -178,7 +237,10 @@ fn a_fluent_chain_fires_once_when_awaited() {
         "module.exports = async (i, { tools }) => { const q = tools.supabase.from('t').select('*').eq('id', 1); const again = q; tools.supabase.from('unused').select(); const [a, b] = await Promise.all([q, again]); const c = await tools.database.rpc('f', { x: 1 }); const d = await tools.supabase.auth.admin.listUsers(); const e = await q; return [a, b, c, d, e]; };",
         "null",
     );
-    assert_eq!(frame.calls(), [r#"supabase.from().select().eq() [["t"],["*"],["id",1]]"#]);
+    assert_eq!(
+        frame.calls(),
+        [r#"supabase.from().select().eq() [["t"],["*"],["id",1]]"#]
+    );
     frame.answer(1, "1");
     assert_eq!(frame.calls(), [r#"supabase.rpc ["f",{"x":1}]"#]);
     frame.answer(2, "2");
@@ -186,8 +248,15 @@ fn a_fluent_chain_fires_once_when_awaited() {
     frame.answer(3, "3");
     assert_eq!(frame.turn.end, completed("[1,1,2,3,1]"));
 
-    let mut frame = Frame::start("module.exports = (i, { tools }) => tools.supabase.from('t').select('*').single();", "null");
-    assert_eq!(frame.calls(), [r#"supabase.from().select().single() [["t"],["*"],[]]"#], "a returned chain is awaited");
+    let mut frame = Frame::start(
+        "module.exports = (i, { tools }) => tools.supabase.from('t').select('*').single();",
+        "null",
+    );
+    assert_eq!(
+        frame.calls(),
+        [r#"supabase.from().select().single() [["t"],["*"],[]]"#],
+        "a returned chain is awaited"
+    );
     frame.fail(1);
     assert_eq!(failed(&frame.turn).kind.as_deref(), Some("NOT_FOUND_ERROR"));
 }
@@ -198,19 +267,43 @@ fn tools_are_made_of_names_only() {
         "module.exports = async (i, { tools }) => { const t = tools.db; return [typeof t.then, typeof t.find.then, typeof tools.then, typeof t.toJSON, typeof t.constructor, typeof t[Symbol.iterator], typeof t.find.call, typeof t.call, typeof t.x.bind, t.find === t.find, `${Object.prototype.toString.call(t)}`, JSON.stringify(t), t instanceof Object, t.find instanceof Function, typeof t.find.name, typeof t.find.length, 'find' in t, await tools.db === tools.db, (() => { try { t['a.b'] } catch (e) { return e.name } })(), (() => { try { tools.db() } catch (e) { return e.name } })()]; };",
         "null",
     );
-    assert_eq!(turn.end, completed(r#"["undefined","undefined","undefined","undefined","undefined","undefined","function","function","function",true,"[object Object]","{}",true,true,"function","function",true,true,"TypeError","TypeError"]"#), "{turn:?}");
+    assert_eq!(
+        turn.end,
+        completed(
+            r#"["undefined","undefined","undefined","undefined","undefined","undefined","function","function","function",true,"[object Object]","{}",true,true,"function","function",true,true,"TypeError","TypeError"]"#
+        ),
+        "{turn:?}"
+    );
     assert!(turn.made.is_empty());
-    let frame = Frame::start("module.exports = async (i, { tools }) => { tools.db.find.call(null, 1); tools.db.find.apply(null, [2]); tools.db.find.bind(null, 3)(4); const { find } = tools.db; find(5); await tools.db.call(6); };", "null");
-    assert_eq!(frame.calls(), ["db.find [1]", "db.find [2]", "db.find [3,4]", "db.find [5]", "db.call [6]"]);
+    let frame = Frame::start(
+        "module.exports = async (i, { tools }) => { tools.db.find.call(null, 1); tools.db.find.apply(null, [2]); tools.db.find.bind(null, 3)(4); const { find } = tools.db; find(5); await tools.db.call(6); };",
+        "null",
+    );
+    assert_eq!(
+        frame.calls(),
+        [
+            "db.find [1]",
+            "db.find [2]",
+            "db.find [3,4]",
+            "db.find [5]",
+            "db.call [6]"
+        ]
+    );
 }
 
 #[test]
 fn what_can_never_settle_fails_at_once() {
     let turn = run("module.exports = () => new Promise(() => {});", "null");
     assert_eq!(failed(&turn).name, "NeverSettlesError");
-    let turn = run("Object.prototype.then = function () {}; module.exports = async () => ({ a: 1 });", "null");
+    let turn = run(
+        "Object.prototype.then = function () {}; module.exports = async () => ({ a: 1 });",
+        "null",
+    );
     assert_eq!(failed(&turn).name, "NeverSettlesError");
-    let mut frame = Frame::start("module.exports = async () => { setTimeout(() => {}, 5); await new Promise(() => {}); };", "null");
+    let mut frame = Frame::start(
+        "module.exports = async () => { setTimeout(() => {}, 5); await new Promise(() => {}); };",
+        "null",
+    );
     assert_eq!(frame.turn.end, TurnEnd::Waiting);
     frame.settle(1);
     assert_eq!(failed(&frame.turn).name, "NeverSettlesError");
@@ -224,8 +317,17 @@ fn after_the_end_calls_are_refused() {
     );
     assert_eq!(frame.turn.end, completed("1"));
     assert_eq!(frame.calls(), ["db.detached []"]);
-    assert!(frame.turn.logs[0].message.starts_with("InvalidStateError: the call of db.late was refused"), "{:?}", frame.turn.logs);
-    let turn = run("module.exports = async (i, { tools }) => ({ get a() { tools.db.sneaky(); return 1 } });", "null");
+    assert!(
+        frame.turn.logs[0]
+            .message
+            .starts_with("InvalidStateError: the call of db.late was refused"),
+        "{:?}",
+        frame.turn.logs
+    );
+    let turn = run(
+        "module.exports = async (i, { tools }) => ({ get a() { tools.db.sneaky(); return 1 } });",
+        "null",
+    );
     assert_eq!(failed(&turn).name, "InvalidStateError");
     assert!(turn.made.is_empty());
 }
@@ -236,9 +338,19 @@ fn rejections_that_nobody_handles_are_logged() {
         "module.exports = async (i, { tools }) => { tools.db.one(); Promise.reject(new RangeError('loose')); const late = Promise.reject(1); late.catch(() => {}); queueMicrotask(() => { throw new Error('micro') }); setTimeout(() => { throw new Error('timer') }, 1); await tools.db.two(); };",
         "null",
     );
-    assert_eq!(messages(&frame), ["Uncaught Error: micro\n    at <anonymous> (task.js:1:188)", "Unhandled promise rejection: RangeError: loose\n    at <anonymous> (task.js:1:79)"]);
+    assert_eq!(
+        messages(&frame),
+        [
+            "Uncaught Error: micro\n    at <anonymous> (task.js:1:188)",
+            "Unhandled promise rejection: RangeError: loose\n    at <anonymous> (task.js:1:79)"
+        ]
+    );
     frame.fail(1);
-    assert!(messages(&frame)[0].starts_with("Unhandled promise rejection: ServiceError: no such thing"), "{:?}", frame.turn);
+    assert!(
+        messages(&frame)[0].starts_with("Unhandled promise rejection: ServiceError: no such thing"),
+        "{:?}",
+        frame.turn
+    );
     frame.settle(2);
     assert!(messages(&frame)[0].starts_with("Uncaught Error: timer"));
     frame.settle(3);
@@ -255,23 +367,66 @@ fn whatever_is_thrown_becomes_a_failure() {
         ("Symbol('s')", "Error", "the task threw Symbol(s)"),
         ("{ a: 1 }", "Error", r#"the task threw {"a":1}"#),
         ("{ name: 'Mine', message: 'm' }", "Mine", "m"),
-        ("new (class Mine extends Error { constructor() { super('x'); this.name = 'Mine' } })()", "Mine", "x"),
-        ("(() => { const p = Proxy.revocable({}, {}); p.revoke(); return p.proxy })()", "Error", "the task threw [unreadable]"),
-        ("Object.defineProperty(new Error('x'), 'message', { get() { throw 1 } })", "Error", ""),
+        (
+            "new (class Mine extends Error { constructor() { super('x'); this.name = 'Mine' } })()",
+            "Mine",
+            "x",
+        ),
+        (
+            "(() => { const p = Proxy.revocable({}, {}); p.revoke(); return p.proxy })()",
+            "Error",
+            "the task threw [unreadable]",
+        ),
+        (
+            "Object.defineProperty(new Error('x'), 'message', { get() { throw 1 } })",
+            "Error",
+            "",
+        ),
         ("new DOMException('m', 'AbortError')", "AbortError", "m"),
-        ("new AggregateError([new Error('a')], 'many')", "AggregateError", "many"),
+        (
+            "new AggregateError([new Error('a')], 'many')",
+            "AggregateError",
+            "many",
+        ),
     ] {
-        let turn = run(&format!("module.exports = async () => {{ throw {thrown}; }};"), "null");
+        let turn = run(
+            &format!("module.exports = async () => {{ throw {thrown}; }};"),
+            "null",
+        );
         let failure = failed(&turn);
-        assert_eq!((failure.name.as_str(), failure.message.as_str()), (name, message), "{thrown}");
+        assert_eq!(
+            (failure.name.as_str(), failure.message.as_str()),
+            (name, message),
+            "{thrown}"
+        );
     }
-    let turn = run("module.exports = async () => { const e = new Error('top', { cause: new TypeError('under', { cause: 'root' }) }); e.code = 'E1'; e.status = 418; e.details = { a: [1] }; e.type = 'T'; e.retryAfterMs = 7; throw e };", "null");
+    let turn = run(
+        "module.exports = async () => { const e = new Error('top', { cause: new TypeError('under', { cause: 'root' }) }); e.code = 'E1'; e.status = 418; e.details = { a: [1] }; e.type = 'T'; e.retryAfterMs = 7; throw e };",
+        "null",
+    );
     let failure = failed(&turn);
-    assert_eq!((failure.code.as_deref(), failure.status, failure.kind.as_deref(), failure.retry_after_ms), (Some("E1"), Some(418), Some("T"), Some(7)));
+    assert_eq!(
+        (
+            failure.code.as_deref(),
+            failure.status,
+            failure.kind.as_deref(),
+            failure.retry_after_ms
+        ),
+        (Some("E1"), Some(418), Some("T"), Some(7))
+    );
     assert_eq!(failure.details.as_ref().unwrap().text(), r#"{"a":[1]}"#);
     let cause = failure.cause.as_ref().unwrap();
-    assert_eq!((cause.name.as_str(), cause.cause.as_ref().unwrap().message.as_str()), ("TypeError", "root"));
-    let turn = run("module.exports = () => { const e = new Error('loop'); e.cause = e; throw e };", "null");
+    assert_eq!(
+        (
+            cause.name.as_str(),
+            cause.cause.as_ref().unwrap().message.as_str()
+        ),
+        ("TypeError", "root")
+    );
+    let turn = run(
+        "module.exports = () => { const e = new Error('loop'); e.cause = e; throw e };",
+        "null",
+    );
     let mut depth = 0;
     let mut next = Some(failed(&turn));
     while let Some(failure) = next {
@@ -285,24 +440,79 @@ fn whatever_is_thrown_becomes_a_failure() {
 fn stacks_show_the_tasks_own_lines_only() {
     let source = "// one\nfunction inner() {\n  null.x;\n}\nmodule.exports = async function execute() {\n  [1].forEach(() => inner());\n};";
     let turn = run(source, "null");
-    assert_eq!(failed(&turn).stack.as_deref(), Some("    at inner (task.js:3:3)\n    at <anonymous> (task.js:6:21)\n    at execute (task.js:6:7)"));
-    let turn = run("export default async function () {\n  await 0;\n  throw new Error('x');\n}", "null");
-    assert!(failed(&turn).stack.as_deref().unwrap().contains("(task.js:3:"), "{turn:?}");
-    let turn = run("module.exports = () => { Error.prepareStackTrace = (e, s) => { for (;;); }; Error.stackTraceLimit = Infinity; throw new Error('x') };", "null");
+    assert_eq!(
+        failed(&turn).stack.as_deref(),
+        Some(
+            "    at inner (task.js:3:3)\n    at <anonymous> (task.js:6:21)\n    at execute (task.js:6:7)"
+        )
+    );
+    let turn = run(
+        "export default async function () {\n  await 0;\n  throw new Error('x');\n}",
+        "null",
+    );
+    assert!(
+        failed(&turn)
+            .stack
+            .as_deref()
+            .unwrap()
+            .contains("(task.js:3:"),
+        "{turn:?}"
+    );
+    let turn = run(
+        "module.exports = () => { Error.prepareStackTrace = (e, s) => { for (;;); }; Error.stackTraceLimit = Infinity; throw new Error('x') };",
+        "null",
+    );
     assert_eq!(failed(&turn).message, "x");
-    let turn = run("module.exports = () => {\n  return JSON.parse('{');\n};", "null");
+    let turn = run(
+        "module.exports = () => {\n  return JSON.parse('{');\n};",
+        "null",
+    );
     assert_eq!(failed(&turn).name, "SyntaxError");
-    assert!(failed(&turn).stack.as_deref().unwrap().contains("task.js:2:"), "{turn:?}");
+    assert!(
+        failed(&turn)
+            .stack
+            .as_deref()
+            .unwrap()
+            .contains("task.js:2:"),
+        "{turn:?}"
+    );
     let turn = run("module.exports = () => {\n  let x = ;\n};", "null");
-    assert!(failed(&turn).stack.as_deref().unwrap().contains("task.js:2:"), "{turn:?}");
+    assert!(
+        failed(&turn)
+            .stack
+            .as_deref()
+            .unwrap()
+            .contains("task.js:2:"),
+        "{turn:?}"
+    );
 }
 
 #[test]
 fn an_uncaught_service_failure_keeps_all_that_it_said() {
-    let mut frame = Frame::start("module.exports = async (i, { tools }) => {\n  await tools.db.find();\n};", "null");
+    let mut frame = Frame::start(
+        "module.exports = async (i, { tools }) => {\n  await tools.db.find();\n};",
+        "null",
+    );
     frame.fail(1);
     let failure = failed(&frame.turn);
-    assert_eq!((failure.name.as_str(), failure.kind.as_deref(), failure.code.as_deref(), failure.status), ("ServiceError", Some("NOT_FOUND_ERROR"), Some("gone"), Some(404)));
+    assert_eq!(
+        (
+            failure.name.as_str(),
+            failure.kind.as_deref(),
+            failure.code.as_deref(),
+            failure.status
+        ),
+        (
+            "ServiceError",
+            Some("NOT_FOUND_ERROR"),
+            Some("gone"),
+            Some(404)
+        )
+    );
     assert_eq!(failure.details.as_ref().unwrap().text(), r#"{"id":7}"#);
-    assert_eq!(failure.stack.as_deref(), Some("    at <anonymous> (task.js:2:17)"), "the line that called");
+    assert_eq!(
+        failure.stack.as_deref(),
+        Some("    at <anonymous> (task.js:2:18)"),
+        "the line that called"
+    );
 }

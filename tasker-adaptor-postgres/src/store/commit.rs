@@ -26,6 +26,8 @@ type Answer = Result<TurnReceipt, CommitRefused>;
 /// Frames of $1 that have an open or unread child beside $2.
 const HAS_MORE: &str = "SELECT DISTINCT c.parent_id FROM tasker.stack_runs c WHERE c.parent_id = ANY ($1) AND c.delivered_order IS NULL AND c.status <> 'cancelled' AND c.id <> ALL ($2)";
 
+const STATUSES: &str = "SELECT id, status FROM tasker.stack_runs WHERE id = ANY ($1)";
+
 const STORED_SIGNALS: &str = "SELECT id, task_run_id, name, payload FROM tasker.signals WHERE task_run_id = ANY ($1) AND consumed_by IS NULL ORDER BY task_run_id, arrival FOR UPDATE";
 
 pub(super) async fn commit(
@@ -124,23 +126,32 @@ impl<'a> Batch<'a> {
         self.refuse_waits_for_nothing(session).await?;
         let signals = self.stored_signals(session).await?;
         let writes = self.writes(signals);
-        let (steps, suspend_at, wake_at) = writes.steps(session);
+        let (mut steps, suspend_at, wake_at) = writes.steps(session);
         if steps.is_empty() {
             session.rollback().await?;
             return Ok((self.answers(&HashMap::new()), Vec::new()));
         }
+        let frames = self.looked_at_again(&writes);
         let answers = if self.untidy.is_empty() {
-            session.commit(steps).await?
+            let at = steps.len();
+            if !frames.is_empty() {
+                steps.push(session.step(STATUSES, vec![uuids(&frames)]));
+            }
+            let mut answers = session.commit(steps).await?;
+            let looks = answers.split_off(at);
+            (answers, looks)
         } else {
             let answers = session.pipeline(steps).await?;
             for (run, now) in std::mem::take(&mut self.untidy) {
                 self.hints.extend(tidy(session, run, now).await?);
             }
-            session.commit(Vec::new()).await?;
-            answers
+            let look = session.step(STATUSES, vec![uuids(&frames)]);
+            (answers, session.commit(vec![look]).await?)
         };
+        let (answers, looks) = answers;
+        let suspended = suspend_at.map(|at| &answers[at]);
         let mut statuses: HashMap<Uuid, StackStatus> = HashMap::new();
-        for row in suspend_at.map(|at| &answers[at]).into_iter().flatten() {
+        for row in suspended.into_iter().chain(&looks).flatten() {
             let status: StackStatus = get::<&str>(row, 1)?.parse()?;
             self.offers_work |= status == StackStatus::PendingResume;
             statuses.insert(get(row, 0)?, status);
@@ -151,6 +162,19 @@ impl<'a> Batch<'a> {
         }
         let hints = std::mem::take(&mut self.hints);
         Ok((self.answers(&statuses), hints))
+    }
+
+    /// The frames, if another turn of the batch may have changed their status after their own had its say.
+    fn looked_at_again(&self, writes: &Writes<'_>) -> Vec<Uuid> {
+        let may_differ = !self.untidy.is_empty()
+            || self.passes.contains(&Ok(Pass::Already))
+            || !writes.dropped.0.is_empty()
+            || !writes.cancelled_runs.0.is_empty();
+        if may_differ {
+            self.turns.iter().map(|turn| turn.frame.as_uuid()).collect()
+        } else {
+            Vec::new()
+        }
     }
 
     async fn lock(&mut self, session: &mut Session) -> Result<(), StorageError> {
@@ -481,9 +505,15 @@ impl<'a> Batch<'a> {
                 .rows
                 .get(&id)
                 .map_or(StackStatus::Processing, |row| row.status);
+            if let Some(status) = moved.get(&id) {
+                return Ok(TurnReceipt {
+                    already_applied,
+                    status: *status,
+                });
+            }
             let status = match &turn.next {
+                FrameNext::Suspended => before,
                 _ if already_applied => before,
-                FrameNext::Suspended => moved.get(&id).copied().unwrap_or(before),
                 FrameNext::Completed(_) => StackStatus::Completed,
                 FrameNext::Failed(_) => StackStatus::Failed,
                 FrameNext::Blocked(_) => StackStatus::Blocked,

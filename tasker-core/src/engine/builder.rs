@@ -1,6 +1,6 @@
 //! Building an engine.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -8,6 +8,7 @@ use tasker_adaptor::Storage;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::calls::Permits;
 use super::cleaner;
 use super::clock::{Clock, EngineClock};
 use super::core::{Core, Message, Shared};
@@ -197,6 +198,7 @@ impl EngineBuilder {
             programs: Programs::new(Arc::clone(&storage), clock.clone()),
             ids: Ids::new(options.id_seed),
             hub: Hub::default(),
+            permits: Permits::default(),
             stop: CancellationToken::new(),
             storage,
             services,
@@ -242,6 +244,7 @@ async fn start_core(
         shared.options.threads,
         shared.options.limits.stack_bytes,
         2,
+        shared.clock.clone(),
         me,
     )
     .map_err(|error| {
@@ -265,10 +268,10 @@ async fn start_core(
         vms: HashMap::new(),
         preparing: HashMap::new(),
         calls: HashMap::new(),
-        idle: Default::default(),
-        timers: Default::default(),
-        events: Default::default(),
-        suspects: Default::default(),
+        idle: BTreeSet::new(),
+        timers: BTreeSet::new(),
+        events: VecDeque::new(),
+        suspects: VecDeque::new(),
         suspect: None,
         commits: Vec::new(),
         commits_under_way: 0,

@@ -1,11 +1,13 @@
 //! Asking services: what is asked, with what, for how long, and what its answer becomes.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tasker_adaptor::{
     BlockedReason, CallEnd, CallFinish, CallSeq, ClaimedCall, Epoch, Failure, Json, Lease, Outcome,
     RunContext, StackRunId, TaskName, TaskRunId, TaskVersion,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -32,6 +34,8 @@ pub(crate) struct Asking {
     /// Code of the frame that made it; `None` when the frame is not here and its row must be read for the grants.
     pub(crate) loaded: Option<Arc<Loaded>>,
     pub(crate) depth: u32,
+    /// The turn that made it, or the run when the turn is not here.
+    pub(crate) span: tracing::Span,
 }
 
 impl Core {
@@ -57,6 +61,7 @@ impl Core {
         let shared = Arc::clone(&self.shared);
         let held = self.lease.clone();
         let span = tracing::info_span!(
+            parent: &asking.span,
             "tasker.call",
             service = %asking.service,
             method = %asking.path,
@@ -66,6 +71,11 @@ impl Core {
         self.spawn(
             async move {
                 let (call, lease) = (asking.id, asking.lease);
+                let permit = shared.permits.of(&asking.service, &asking.path, policy.concurrency);
+                let _permit = tokio::select! {
+                    permit = permit => permit,
+                    () = token.cancelled() => None,
+                };
                 // E7: right before the question. A lease that is not surely held means: ask nothing.
                 let answer = if held.is_held() {
                     perform(&shared, asking, &policy, token).await
@@ -210,6 +220,12 @@ impl Core {
             ));
         }
         let loaded = self.hot.get(&frame).and_then(|hot| hot.loaded.clone());
+        let span = tracing::info_span!(
+            "tasker.run",
+            run_id = %row.task_run,
+            task = %context.task,
+            version = %context.version,
+        );
         self.ask(Asking {
             id: row.id,
             frame,
@@ -224,6 +240,7 @@ impl Core {
             context: Arc::new(context),
             loaded,
             depth: row.depth,
+            span,
         });
     }
 
@@ -279,6 +296,35 @@ impl Core {
             }
             None
         });
+    }
+}
+
+/// Bounds how many calls of a method are asked at one time in this engine.
+#[derive(Default)]
+pub(crate) struct Permits {
+    methods: Mutex<HashMap<(String, String), Arc<Semaphore>>>,
+}
+
+impl Permits {
+    /// Waits for its turn; at once when the method has no bound.
+    fn of(
+        &self,
+        service: &str,
+        path: &str,
+        bound: Option<u32>,
+    ) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send + use<> {
+        let semaphore = bound.map(|bound| {
+            let mut methods = self.methods.lock().unwrap_or_else(PoisonError::into_inner);
+            let method = (service.to_owned(), path.to_owned());
+            let new = || Arc::new(Semaphore::new(bound.max(1) as usize));
+            Arc::clone(methods.entry(method).or_insert_with(new))
+        });
+        async move {
+            match semaphore {
+                Some(semaphore) => semaphore.acquire_owned().await.ok(),
+                None => None,
+            }
+        }
     }
 }
 

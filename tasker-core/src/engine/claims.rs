@@ -147,7 +147,7 @@ impl Core {
         self.spawn(async move {
             let mut next_due = None;
             match shared.storage.fire_timers(now, TIMER_GRACE_MS, 1_000).await {
-                Ok(fired) if fired == 1_000 => next_due = Some(now),
+                Ok(1_000) => next_due = Some(now),
                 Ok(_) => {
                     next_due = shared
                         .storage

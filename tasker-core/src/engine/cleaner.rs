@@ -29,7 +29,7 @@ pub(crate) fn start(shared: &Arc<Shared>) {
             loop {
                 match clean(&shared).await {
                     Ok(more) if more && !shared.stop.is_cancelled() => {
-                        tokio::task::yield_now().await
+                        tokio::task::yield_now().await;
                     }
                     Ok(_) => break,
                     Err(error) => {

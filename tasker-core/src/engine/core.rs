@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tasker_adaptor::{
     CallFinish, CallSeq, ClaimedCall, ClaimedFrame, CommitRefused, Hint, Lease, OwnedRow, Reaped,
-    StackRun, StackRunId, Storage, StorageError, TaskName, TaskRunId, Timestamp, TurnCommit,
+    StackRun, StackRunId, Storage, StorageError, TaskRunId, Timestamp, TurnCommit,
     TurnReceipt, WorkerId,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::EngineClock;
 use super::frames::{HotFrame, Prepared};
+use super::calls::Permits;
 use super::hub::Hub;
 use super::ids::Ids;
 use super::lease::{Heartbeat, LeaseClock};
@@ -32,6 +33,7 @@ use crate::vm::ToolNames;
 use tasker_adaptor::Json;
 
 /// What the core is told.
+#[expect(clippy::large_enum_variant, reason = "reports of VMs are nearly all messages, and moving one is cheaper than a box")]
 pub(crate) enum Message {
     /// A VM did something.
     Vm(VmReport),
@@ -95,8 +97,6 @@ pub(crate) enum Message {
     TimersFired { next_due: Option<Timestamp> },
     /// Dead workers' rows were freed.
     Reaped(Reaped),
-    /// Runs whose grace is over were cancelled, or a run's rows changed by hand: look at what is held.
-    RunTouched(TaskRunId),
     /// From storage.
     Hint(Hint),
     /// The heartbeat got through; `late`: only after the lease may have ended.
@@ -139,6 +139,8 @@ pub(crate) struct Shared {
     pub(crate) programs: Programs,
     pub(crate) ids: Ids,
     pub(crate) hub: Hub,
+    /// Calls at one time, for methods whose policy bounds them.
+    pub(crate) permits: Permits,
     /// Fires when the engine is dropped or shut down.
     pub(crate) stop: CancellationToken,
 }
@@ -198,6 +200,7 @@ pub(crate) struct Asked {
 }
 
 /// The core.
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish or a request under way, independent of the others")]
 pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     pub(crate) me: mpsc::UnboundedSender<Message>,
@@ -305,7 +308,7 @@ impl Core {
                 prepared,
             } => self.prepared(frame, lease, *prepared),
             Message::NamesResolved { frame, vm } => self.names_resolved(frame, vm),
-            Message::Unread { frame, children } => self.found_settled(frame, children),
+            Message::Unread { frame, children } => self.found_settled(frame, &children),
             Message::Reloaded { frame, claimed } => self.reloaded(frame, claimed),
             Message::Answered {
                 call,
@@ -326,7 +329,6 @@ impl Core {
                     self.want_everything();
                 }
             }
-            Message::RunTouched(run) => self.run_touched(run),
             Message::Hint(hint) => self.hinted(hint),
             Message::LeaseRenewed { late } => {
                 if late {
@@ -380,6 +382,7 @@ impl Core {
             }
             self.claim();
         }
+        self.watch_turns();
         if mono >= self.next_reap_ms {
             self.next_reap_ms = mono + (self.shared.options.lease_ms / 2) as i64;
             self.reap();
@@ -567,11 +570,6 @@ impl Core {
                 }
             }))
         });
-    }
-
-    /// What is known of the names that nested tasks call; asked for before a turn that calls one is committed.
-    pub(crate) fn version_of(&self, name: &str) -> Option<Option<tasker_adaptor::TaskVersion>> {
-        self.shared.programs.current_cached(&TaskName::new(name))
     }
 
     fn is_drained(&mut self) -> bool {

@@ -1,6 +1,6 @@
 //! Hot frames: from a claimed row to a VM, from a VM's turn to the machine, from the machine's effects to the world.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -12,8 +12,8 @@ use tasker_adaptor::{
 
 use super::core::{Core, Message};
 use super::options::Drive;
-use super::programs::Loaded;
-use super::threads::{VmDid, VmKey, VmReport};
+use super::programs::{Current, Loaded};
+use super::threads::{GivenUp, VmDid, VmKey, VmReport};
 use crate::limits::Limit;
 use crate::run::{
     Child, ChildKind, EXECUTE, Effect, Event, Frame, FrameFacts, History, MadeChild, Ready,
@@ -27,7 +27,6 @@ pub(crate) struct HotFrame {
     pub(crate) machine: Frame,
     pub(crate) vm: Option<VmKey>,
     pub(crate) parent: Option<(StackRunId, CallSeq)>,
-    pub(crate) task: TaskName,
     pub(crate) depth: u32,
     pub(crate) context: Arc<RunContext>,
     pub(crate) loaded: Option<Arc<Loaded>>,
@@ -39,6 +38,9 @@ pub(crate) struct HotFrame {
     next: Option<FrameNext>,
     /// Settled children that were read and wait for the replay to end.
     unread: Vec<Ready>,
+    /// `tasker.run`, and within it the `tasker.turn` under way: the parent of the calls that it makes.
+    span: tracing::Span,
+    turn_span: tracing::Span,
     /// Since when it has been idle, on the monotonic clock.
     idle_since: Option<i64>,
 }
@@ -183,11 +185,16 @@ impl Core {
             row.in_doubt,
             children,
         );
+        let span = tracing::info_span!(
+            "tasker.run",
+            run_id = %row.task_run,
+            task = %claimed.task,
+            version = %claimed.version,
+        );
         let mut hot = HotFrame {
             machine,
             vm: None,
             parent: row.parent.map(|parent| (parent, row.seq)),
-            task: claimed.task.clone(),
             depth: row.depth,
             cancelled: claimed.context.cancel_by.is_some(),
             context: Arc::new(claimed.context),
@@ -195,6 +202,8 @@ impl Core {
             held: None,
             next: None,
             unread,
+            turn_span: turn_span(&span, id, row.turn),
+            span,
             idle_since: None,
         };
         let now = self.shared.clock.now();
@@ -277,18 +286,21 @@ impl Core {
 
     /// A turn ended. Before it is committed the versions of the nested tasks that it calls must be known.
     fn turned(&mut self, id: StackRunId, vm: VmKey, time: Timestamp, turn: Turn) {
-        let unknown: Vec<TaskName> = turn
-            .made
-            .iter()
-            .filter_map(|made| match made {
-                Made::Task { name, .. } if self.version_of(name).is_none() => {
-                    Some(TaskName::new(name.as_str()))
+        let mut names = HashMap::new();
+        let mut unknown = Vec::new();
+        for made in &turn.made {
+            if let Made::Task { name, .. } = made {
+                let task = TaskName::new(name.as_str());
+                match self.shared.programs.current_cached(&task) {
+                    Some(current) => {
+                        names.insert(name.clone(), current);
+                    }
+                    None => unknown.push(task),
                 }
-                _ => None,
-            })
-            .collect();
+            }
+        }
         if unknown.is_empty() {
-            self.turn_ended(id, time, turn);
+            self.turn_ended(id, time, turn, &names);
             return;
         }
         if let Some(frame) = self.hot.get_mut(&id) {
@@ -297,24 +309,7 @@ impl Core {
         let shared = Arc::clone(&self.shared);
         self.spawn(async move {
             for name in unknown {
-                shared
-                    .insist("read a task", || {
-                        let shared = &shared;
-                        let name = &name;
-                        async move {
-                            match shared.programs.current(name).await {
-                                Ok(Some(version)) => {
-                                    // Its code is read now, so that the frame can start without a wait.
-                                    let _ = shared.programs.load(name, &version).await;
-                                    Ok(())
-                                }
-                                Ok(None) => Ok(()),
-                                Err(super::error::EngineError::Storage(error)) => Err(error),
-                                Err(_) => Ok(()),
-                            }
-                        }
-                    })
-                    .await?;
+                shared.insist("read a task", || read_name(&shared, &name)).await?;
             }
             Some(Message::NamesResolved { frame: id, vm })
         });
@@ -331,7 +326,13 @@ impl Core {
     }
 
     /// Makes rows of what the turn made, and steps the machine.
-    fn turn_ended(&mut self, id: StackRunId, time: Timestamp, turn: Turn) {
+    fn turn_ended(
+        &mut self,
+        id: StackRunId,
+        time: Timestamp,
+        turn: Turn,
+        names: &HashMap<String, Current>,
+    ) {
         let Some(frame) = self.hot.get(&id) else {
             return;
         };
@@ -365,9 +366,8 @@ impl Core {
                     )
                 }
                 Made::Task { name, input } => {
-                    let version = self.version_of(&name).flatten();
-                    match version {
-                        Some(version) if frame.depth < options.limits.depth => {
+                    match names.get(&name).cloned() {
+                        Some(Current::Version(version)) if frame.depth < options.limits.depth => {
                             let claimed = !by_hand
                                 && starting < options.window
                                 && self
@@ -461,6 +461,30 @@ impl Core {
         ));
     }
 
+    /// Turns that do not end: interrupted first; then their thread is given up, its other frames are loaded again, and the guilty one fails.
+    pub(crate) fn watch_turns(&mut self) {
+        if self.active() == 0 {
+            return;
+        }
+        let limits = Arc::clone(&self.shared.options.limits);
+        for GivenUp { guilty, others } in self.threads.watch(limits.turn_wall_ms) {
+            for key in others {
+                if let Some(id) = self.vms.remove(&key) {
+                    self.events.push_back((id, Event::VmLost));
+                }
+            }
+            let Some(id) = self.vms.remove(&guilty) else { continue };
+            let Some(frame) = self.hot.get_mut(&id) else { continue };
+            tracing::error!(frame = %id, "a turn did not end: its thread was given up");
+            frame.vm = None;
+            let time = frame.machine.turn_time(self.shared.clock.now());
+            let next = FrameNext::Failed(Limit::WallClock.failure(&limits));
+            let (made, dropped, logs) = (Vec::new(), Vec::new(), Vec::new());
+            self.events.push_back((id, Event::TurnEnded { time, made, dropped, logs, next }));
+        }
+        self.step_events();
+    }
+
     /// Commits that the frame needs a person.
     fn block(&mut self, id: StackRunId, time: Timestamp, reason: BlockedReason) {
         tracing::warn!(frame = %id, %reason, "a run is blocked");
@@ -498,6 +522,7 @@ impl Core {
         match effect {
             Effect::Deliver(items) => {
                 let time = frame.machine.turn_time(self.shared.clock.now());
+                frame.turn_span = turn_span(&frame.span, id, frame.machine.turn());
                 frame.cancelled |= items.iter().any(|ready| is_cancel(&ready.outcome));
                 let items = items
                     .into_iter()
@@ -586,6 +611,7 @@ impl Core {
                     context,
                     loaded: grants,
                     depth: parent.depth,
+                    span: parent.turn_span.clone(),
                 });
             }
             MadeKind::Call { .. } => self.want_calls = true,
@@ -719,9 +745,9 @@ impl Core {
     }
 
     /// Settled children were read from their rows.
-    pub(crate) fn found_settled(&mut self, id: StackRunId, children: Vec<StackRun>) {
-        let found = ready_of(&children);
-        for child in &children {
+    pub(crate) fn found_settled(&mut self, id: StackRunId, children: &[StackRun]) {
+        let found = ready_of(children);
+        for child in children {
             // What its row says counts; an answer that is still on its way is nobody's.
             if let Some(asked) = self.calls.remove(&child.id) {
                 asked.token.cancel();
@@ -806,8 +832,7 @@ impl Core {
             .plus_millis(i64::try_from(self.shared.options.park_delay_ms).unwrap_or(i64::MAX));
         frame.machine.open().all(|(_, child)| match child.kind {
             ChildKind::Timer(due) => due > far,
-            ChildKind::Here(_) => false,
-            ChildKind::Elsewhere | ChildKind::Ready => false,
+            ChildKind::Here(_) | ChildKind::Elsewhere | ChildKind::Ready => false,
         })
     }
 
@@ -830,6 +855,23 @@ impl Core {
         for id in park {
             self.events.push_back((id, Event::Park));
         }
+    }
+}
+
+fn turn_span(run: &tracing::Span, frame: StackRunId, turn: tasker_adaptor::TurnNo) -> tracing::Span {
+    tracing::info_span!(parent: run, "tasker.turn", %frame, %turn)
+}
+
+/// Reads the current version of a task and its code, so that a frame of it can start without a wait.
+async fn read_name(shared: &super::core::Shared, name: &TaskName) -> Result<(), StorageError> {
+    match shared.programs.current(name).await {
+        Ok(Current::Version(version)) => {
+            // What is wrong with its code is said when the frame begins.
+            let _ = shared.programs.load(name, &version).await;
+            Ok(())
+        }
+        Err(super::error::EngineError::Storage(error)) => Err(error),
+        Ok(Current::Unpublished) | Err(_) => Ok(()),
     }
 }
 

@@ -23,8 +23,8 @@ pub(crate) enum News {
     /// Nothing new.
     #[default]
     None,
-    /// Look at the row: the n-th time that this was said.
-    Look(u64),
+    /// Look at the row.
+    Look,
     /// This is how it ended.
     End(End),
     /// The engine is gone.
@@ -43,7 +43,8 @@ pub(crate) struct Hub {
 #[derive(Default)]
 struct Inner {
     waiting: HashMap<TaskRunId, watch::Sender<News>>,
-    looks: u64,
+    /// Where the next round of looking begins.
+    looked: usize,
     closed: bool,
     /// Handles that gave up are swept out when this many wait.
     sweep_at: usize,
@@ -94,20 +95,17 @@ impl Hub {
 
     /// A run may have ended elsewhere.
     pub(crate) fn look_at(&self, run: TaskRunId) {
-        let mut inner = self.inner();
-        inner.looks += 1;
-        let look = inner.looks;
+        let inner = self.inner();
         if let Some(waiting) = inner.waiting.get(&run) {
-            waiting.send_replace(News::Look(look));
+            waiting.send_replace(News::Look);
         }
     }
 
     /// Any run may have ended elsewhere: a few of those that wait look, in turn, so that many waiting runs are not many reads.
     pub(crate) fn look_at_all(&self) {
         let mut inner = self.inner();
-        let first = inner.looks as usize % inner.waiting.len().max(1);
-        inner.looks += LOOKS as u64;
-        let look = inner.looks;
+        let first = inner.looked % inner.waiting.len().max(1);
+        inner.looked = first + LOOKS;
         for waiting in inner
             .waiting
             .values()
@@ -115,7 +113,7 @@ impl Hub {
             .skip(first)
             .take(LOOKS.min(inner.waiting.len()))
         {
-            waiting.send_replace(News::Look(look));
+            waiting.send_replace(News::Look);
         }
     }
 

@@ -77,9 +77,8 @@ impl Core {
                 self.next_due = Some(self.shared.clock.now());
                 self.fire_timers();
             }
-            Stage::Timers => {}
             Stage::FramesAgain => self.manual_done(Processed::Nothing),
-            Stage::Working => {}
+            Stage::Timers | Stage::Working => {}
         }
     }
 

@@ -21,6 +21,15 @@ pub(crate) struct Loaded {
     pub(crate) options: TaskOptions,
 }
 
+/// What is known of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Current {
+    /// This is its current version.
+    Version(TaskVersion),
+    /// No task has it.
+    Unpublished,
+}
+
 /// The cache.
 #[derive(Clone)]
 pub(crate) struct Programs {
@@ -32,8 +41,8 @@ pub(crate) struct Programs {
 #[derive(Default)]
 struct Cache {
     versions: HashMap<(TaskName, TaskVersion), Arc<Loaded>>,
-    /// Current version of a name (`None`: not published), and when that was read.
-    current: HashMap<TaskName, (Option<TaskVersion>, i64)>,
+    /// What was read of a name, and when.
+    current: HashMap<TaskName, (Current, i64)>,
 }
 
 impl Programs {
@@ -88,38 +97,34 @@ impl Programs {
         Ok(Some(loaded))
     }
 
-    /// The current version of a name, if it was read a moment ago. `Some(None)`: it was not published.
-    pub(crate) fn current_cached(&self, name: &TaskName) -> Option<Option<TaskVersion>> {
+    /// What was read of a name a moment ago; `None` when it must be read again.
+    pub(crate) fn current_cached(&self, name: &TaskName) -> Option<Current> {
         let now = self.clock.monotonic_ms();
         let cache = self.cache();
-        let (version, read_at) = cache.current.get(name)?;
-        (now - read_at < CURRENT_MS).then(|| version.clone())
+        let (current, read_at) = cache.current.get(name)?;
+        (now - read_at < CURRENT_MS).then(|| current.clone())
     }
 
-    /// The current version of a name; `None` when it is not published.
-    pub(crate) async fn current(
-        &self,
-        name: &TaskName,
-    ) -> Result<Option<TaskVersion>, EngineError> {
-        if let Some(version) = self.current_cached(name) {
-            return Ok(version);
+    /// The current version of a name.
+    pub(crate) async fn current(&self, name: &TaskName) -> Result<Current, EngineError> {
+        if let Some(current) = self.current_cached(name) {
+            return Ok(current);
         }
-        let version = self
-            .storage
-            .task(name, None)
-            .await?
-            .map(|function| function.version);
-        self.set_current(name, version.clone());
-        Ok(version)
+        let current = match self.storage.task(name, None).await? {
+            Some(function) => Current::Version(function.version),
+            None => Current::Unpublished,
+        };
+        self.set_current(name, current.clone());
+        Ok(current)
     }
 
-    /// Remembers what a publish made current.
-    pub(crate) fn set_current(&self, name: &TaskName, version: Option<TaskVersion>) {
+    /// Remembers what was read, or what a publish made current.
+    pub(crate) fn set_current(&self, name: &TaskName, current: Current) {
         let now = self.clock.monotonic_ms();
         let mut cache = self.cache();
         if cache.current.len() >= VERSIONS {
             cache.current.clear();
         }
-        cache.current.insert(name.clone(), (version, now));
+        cache.current.insert(name.clone(), (current, now));
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tasker_adaptor::{Published, TaskName, TaskVersion};
 
+use super::programs::Current;
 use super::{Engine, EngineError};
 use crate::task::{TaskOptions, TaskSource, prepare, read_dir};
 use crate::vm::check_program;
@@ -111,7 +112,7 @@ impl Engine {
             .storage
             .publish(prepared.new_task, shared.clock.now())
             .await?;
-        shared.programs.set_current(&name, Some(version.clone()));
+        shared.programs.set_current(&name, Current::Version(version.clone()));
         Ok(PublishedTask {
             name,
             version,

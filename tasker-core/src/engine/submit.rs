@@ -11,6 +11,7 @@ use tasker_adaptor::{InvalidJson, Json, NewTaskRun, StorageError, TaskName, Task
 
 use super::core::Shared;
 use super::handle::RunHandle;
+use super::programs::Current;
 use super::{Engine, EngineError};
 use crate::limits::check_payload;
 use crate::task::Schema;
@@ -175,7 +176,7 @@ impl Submit {
             task: task.clone(),
             problem: limit.failure(limits).message,
         })?;
-        let Some(version) = shared.programs.current(&self.task).await? else {
+        let Current::Version(version) = shared.programs.current(&self.task).await? else {
             return Err(self.engine.unknown_task(&task).await);
         };
         if self.validate {

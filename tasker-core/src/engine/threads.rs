@@ -1,13 +1,14 @@
 //! The threads that own VMs. Each frame stays on its thread while it is hot.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use tasker_adaptor::{BlockedReason, CallSeq, Timestamp};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::clock::EngineClock;
 use super::core::Message;
 use crate::run::{Attempted, Divergence, History};
 use crate::vm::{BytecodeCache, Made, Turn, TurnEnd, Vm, VmDeliver, VmPool, VmStart};
@@ -55,8 +56,24 @@ pub(crate) enum VmDid {
 /// A turn that is under way, for the watchdog.
 struct Running {
     key: VmKey,
+    /// On the monotonic clock.
     since_ms: i64,
     interrupt: Arc<AtomicBool>,
+}
+
+/// What a VM thread is doing now.
+type Doing = Arc<Mutex<Option<Running>>>;
+
+/// How long after the interrupt a turn may go on before its thread is given up, in milliseconds:
+/// it is stuck in a native operation that never asks.
+const GRACE_MS: i64 = 1_000;
+
+/// A thread that was given up.
+pub(crate) struct GivenUp {
+    /// The frame whose turn does not end.
+    pub(crate) guilty: VmKey,
+    /// The others that lived there.
+    pub(crate) others: Vec<VmKey>,
 }
 
 /// The VM threads of an engine.
@@ -64,18 +81,48 @@ pub(crate) struct VmThreads {
     threads: Vec<VmThread>,
     next: u64,
     homes: HashMap<VmKey, usize>,
+    settings: Settings,
+}
+
+/// What a new thread needs.
+struct Settings {
+    js_stack: usize,
+    prepared: usize,
+    clock: EngineClock,
+    reports: UnboundedSender<Message>,
+    cache: Arc<BytecodeCache>,
 }
 
 struct VmThread {
     commands: mpsc::Sender<VmCommand>,
     /// Frames that live here.
     load: usize,
+    doing: Doing,
     handle: Option<JoinHandle<()>>,
 }
 
-/// JavaScript stack is at most 16 MiB; the thread has room for it and 1 MiB more for the host side.
+/// JavaScript stack is at most 16 MiB; the thread has room for it and 2 MiB more for the host side.
 fn thread_stack(js_stack: usize) -> usize {
     js_stack.min(16 << 20) + (2 << 20)
+}
+
+impl Settings {
+    fn spawn(&self, n: usize) -> std::io::Result<VmThread> {
+        let (commands, inbox) = mpsc::channel();
+        let doing = Doing::default();
+        let worker = VmWorker {
+            inbox,
+            reports: self.reports.clone(),
+            pool_of: (Arc::clone(&self.cache), self.prepared),
+            doing: Arc::clone(&doing),
+            clock: self.clock.clone(),
+        };
+        let handle = std::thread::Builder::new()
+            .name(format!("tasker-vm-{n}"))
+            .stack_size(thread_stack(self.js_stack))
+            .spawn(move || worker.run())?;
+        Ok(VmThread { commands, load: 0, doing, handle: Some(handle) })
+    }
 }
 
 impl VmThreads {
@@ -84,30 +131,46 @@ impl VmThreads {
         count: usize,
         js_stack: usize,
         prepared: usize,
+        clock: EngineClock,
         reports: &UnboundedSender<Message>,
     ) -> std::io::Result<Self> {
-        let cache = Arc::new(BytecodeCache::default());
-        let threads = (0..count.max(1))
-            .map(|n| {
-                let (commands, inbox) = mpsc::channel();
-                let reports = reports.clone();
-                let cache = Arc::clone(&cache);
-                let handle = std::thread::Builder::new()
-                    .name(format!("tasker-vm-{n}"))
-                    .stack_size(thread_stack(js_stack))
-                    .spawn(move || run(&inbox, &reports, VmPool::new(cache, prepared)))?;
-                Ok(VmThread {
-                    commands,
-                    load: 0,
-                    handle: Some(handle),
-                })
-            })
-            .collect::<std::io::Result<Vec<_>>>()?;
-        Ok(Self {
-            threads,
-            next: 0,
-            homes: HashMap::new(),
-        })
+        let settings =
+            Settings { js_stack, prepared, clock, reports: reports.clone(), cache: Arc::default() };
+        let threads = (0..count.max(1)).map(|n| settings.spawn(n)).collect::<std::io::Result<Vec<_>>>()?;
+        Ok(Self { threads, next: 0, homes: HashMap::new(), settings })
+    }
+
+    /// Interrupts turns that have outlived their wall-clock guard, and gives up threads that do not answer to that.
+    pub(crate) fn watch(&mut self, wall_ms: u64) -> Vec<GivenUp> {
+        let now = self.settings.clock.monotonic_ms();
+        let mut given_up = Vec::new();
+        for home in 0..self.threads.len() {
+            let stuck = {
+                let doing = self.threads[home].doing.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(running) = &*doing else { continue };
+                let over = now - running.since_ms - i64::try_from(wall_ms).unwrap_or(i64::MAX);
+                if over < 0 {
+                    continue;
+                }
+                running.interrupt.store(true, Ordering::Relaxed);
+                (over >= GRACE_MS).then_some(running.key)
+            };
+            if let Some(guilty) = stuck
+                && let Ok(fresh) = self.settings.spawn(home)
+            {
+                // The old thread ends by itself when its native operation does: its channel is closed.
+                self.threads[home] = fresh;
+                let others: Vec<VmKey> = self
+                    .homes
+                    .iter()
+                    .filter(|(key, at)| **at == home && **key != guilty)
+                    .map(|(key, _)| *key)
+                    .collect();
+                self.homes.retain(|_, at| *at != home);
+                given_up.push(GivenUp { guilty, others });
+            }
+        }
+        given_up
     }
 
     /// Builds a VM on the thread with the fewest.
@@ -176,58 +239,70 @@ impl Drop for VmThreads {
     }
 }
 
-fn run(inbox: &mpsc::Receiver<VmCommand>, reports: &UnboundedSender<Message>, mut pool: VmPool) {
-    let mut vms: HashMap<VmKey, Vm> = HashMap::new();
-    loop {
-        let command = match inbox.try_recv() {
-            Ok(command) => command,
-            Err(mpsc::TryRecvError::Empty) => {
-                // Realms are prepared while there is nothing better to do.
-                if pool.refill() {
+/// What runs on a VM thread.
+struct VmWorker {
+    inbox: mpsc::Receiver<VmCommand>,
+    reports: UnboundedSender<Message>,
+    pool_of: (Arc<BytecodeCache>, usize),
+    doing: Doing,
+    clock: EngineClock,
+}
+
+impl VmWorker {
+    fn run(self) {
+        let mut pool = VmPool::new(Arc::clone(&self.pool_of.0), self.pool_of.1);
+        let mut vms: HashMap<VmKey, Vm> = HashMap::new();
+        while let Some(command) = self.next(&mut pool) {
+            let (key, time, what) = match command {
+                VmCommand::Start { key, start, history } => {
+                    self.begins(key, pool.next_interrupt());
+                    let (mut vm, turn) = pool.start(&start);
+                    let what = match history {
+                        None => VmDid::Turned(turn),
+                        Some(history) => match replay(&mut vm, turn, &history) {
+                            Ok(()) => VmDid::Replayed,
+                            Err(Divergence(reason)) => VmDid::Diverged(reason),
+                        },
+                    };
+                    vms.insert(key, vm);
+                    (key, start.time, what)
+                }
+                VmCommand::Deliver { key, deliver } => {
+                    let Some(vm) = vms.get_mut(&key) else { continue };
+                    self.begins(key, vm.interrupt());
+                    (key, deliver.time, VmDid::Turned(vm.deliver(&deliver)))
+                }
+                VmCommand::Drop { key } => {
+                    vms.remove(&key);
                     continue;
                 }
-                match inbox.recv() {
-                    Ok(command) => command,
-                    Err(_) => return,
-                }
+                VmCommand::Stop => return,
+            };
+            *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            if self.reports.send(Message::Vm(VmReport { key, time, what })).is_err() {
+                return;
             }
-            Err(mpsc::TryRecvError::Disconnected) => return,
-        };
-        let (key, time, what) = match command {
-            VmCommand::Start {
-                key,
-                start,
-                history,
-            } => {
-                let (mut vm, turn) = pool.start(&start);
-                let what = match history {
-                    None => VmDid::Turned(turn),
-                    Some(history) => match replay(&mut vm, turn, &history) {
-                        Ok(()) => VmDid::Replayed,
-                        Err(Divergence(reason)) => VmDid::Diverged(reason),
-                    },
-                };
-                vms.insert(key, vm);
-                (key, start.time, what)
-            }
-            VmCommand::Deliver { key, deliver } => {
-                let Some(vm) = vms.get_mut(&key) else {
-                    continue;
-                };
-                (key, deliver.time, VmDid::Turned(vm.deliver(&deliver)))
-            }
-            VmCommand::Drop { key } => {
-                vms.remove(&key);
-                continue;
-            }
-            VmCommand::Stop => return,
-        };
-        if reports
-            .send(Message::Vm(VmReport { key, time, what }))
-            .is_err()
-        {
-            return;
         }
+    }
+
+    /// The next command. While there is none, realms are prepared.
+    fn next(&self, pool: &mut VmPool) -> Option<VmCommand> {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(command) => return Some(command),
+                Err(mpsc::TryRecvError::Disconnected) => return None,
+                Err(mpsc::TryRecvError::Empty) => {
+                    if !pool.refill() {
+                        return self.inbox.recv().ok();
+                    }
+                }
+            }
+        }
+    }
+
+    fn begins(&self, key: VmKey, interrupt: Arc<AtomicBool>) {
+        let running = Running { key, since_ms: self.clock.monotonic_ms(), interrupt };
+        *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
     }
 }
 

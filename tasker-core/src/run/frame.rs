@@ -31,6 +31,8 @@ pub(crate) struct Frame {
     last_time: Timestamp,
     /// Results are recorded before they are delivered: the frame was taken over and has not committed since.
     record_first: bool,
+    /// The VM was lost while its turn was being committed.
+    vm_lost: bool,
     /// Open children, and settled ones not yet delivered.
     children: BTreeMap<CallSeq, Child>,
     /// Settled children in the order in which they will be delivered.
@@ -142,6 +144,8 @@ pub(crate) enum Event {
     Park,
     /// It was given back (or was not this worker's any more).
     Parked,
+    /// The VM is gone with its thread; the rows are still this worker's.
+    VmLost,
     /// The worker's lease is gone.
     LeaseLost,
 }
@@ -192,22 +196,20 @@ impl Frame {
             made,
             last_time,
             record_first,
+            vm_lost: false,
             children,
             ready: VecDeque::new(),
             phase: Phase::Loading,
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn phase(&self) -> &Phase {
         &self.phase
     }
 
     pub(crate) fn turn(&self) -> TurnNo {
         self.turn
-    }
-
-    pub(crate) fn made(&self) -> u32 {
-        self.made
     }
 
     /// Time of a turn that begins now: never before the last (E9).
@@ -346,6 +348,21 @@ impl Frame {
                     effects.push(Effect::Drop);
                 }
             }
+            Event::VmLost => {
+                let consumed = match &mut self.phase {
+                    // The turn itself is whole: its receipt decides.
+                    Phase::Committing { .. } => {
+                        self.vm_lost = true;
+                        return;
+                    }
+                    Phase::Over | Phase::Parking => return,
+                    Phase::Turning { consumed } => std::mem::take(consumed),
+                    Phase::Loading | Phase::Waiting => Vec::new(),
+                };
+                self.phase = Phase::Over;
+                self.give_up(consumed, effects);
+                effects.push(Effect::Reload);
+            }
             Event::LeaseLost => {
                 let consumed = match std::mem::replace(&mut self.phase, Phase::Over) {
                     Phase::Over => return,
@@ -470,13 +487,11 @@ impl Frame {
     }
 
     fn child_id(&self, seq: CallSeq, made: &[MadeChild]) -> Option<StackRunId> {
-        match self.children.get(&seq) {
-            Some(child) => Some(child.id),
-            None => {
-                let index = seq.0.checked_sub(self.made + 1)?;
-                made.get(index as usize).map(|child| child.row.id)
-            }
+        if let Some(child) = self.children.get(&seq) {
+            return Some(child.id);
         }
+        let index = seq.0.checked_sub(self.made + 1)?;
+        made.get(index as usize).map(|child| child.row.id)
     }
 
     fn committed(
@@ -519,6 +534,12 @@ impl Frame {
             self.phase = Phase::Over;
             self.give_up(Vec::new(), effects);
             effects.push(Effect::Ended);
+            return;
+        }
+        if self.vm_lost {
+            self.phase = Phase::Over;
+            self.give_up(Vec::new(), effects);
+            effects.push(Effect::Reload);
             return;
         }
         self.phase = Phase::Waiting;

@@ -11,7 +11,7 @@ use super::frame::{
     ChildKind, Effect, Event, Frame, FrameFacts, MadeChild, Phase, Ready, ReadySource,
 };
 
-const DEPTH: usize = 9;
+const DEPTH: usize = 8;
 
 /// The world around the frame: what storage has, what the VM is doing, what was asked of whom.
 #[derive(Clone)]
@@ -146,6 +146,7 @@ impl World {
             }
             steps.push(Step::Park);
             steps.push(Step::LeaseLost);
+            steps.push(Step::VmLost);
         }
         if self.releasing {
             steps.push(Step::Released);
@@ -226,6 +227,10 @@ impl World {
                 Event::Parked
             }
             Step::LeaseLost => Event::LeaseLost,
+            Step::VmLost => {
+                self.turning &= self.commit.is_some();
+                Event::VmLost
+            }
         };
         let mut effects = Vec::new();
         self.frame.step(event, &mut effects);
@@ -377,6 +382,7 @@ enum Step {
     Park,
     Released,
     LeaseLost,
+    VmLost,
 }
 
 fn made_child(n: u32, kind: Kind) -> MadeChild {

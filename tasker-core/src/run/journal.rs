@@ -110,7 +110,7 @@ impl History {
             };
             match turns.last_mut() {
                 Some((last, recorded)) if *last == turn => {
-                    recorded.items.push((child.seq, outcome))
+                    recorded.items.push((child.seq, outcome));
                 }
                 Some((last, _)) if *last > turn => {
                     return Err(corrupt(format!(

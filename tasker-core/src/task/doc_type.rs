@@ -123,7 +123,7 @@ impl Reader<'_> {
                 let shapes = types.types.iter().map(|one| self.shape(one)).collect();
                 return intersection(shapes);
             }
-            TSType::TSLiteralType(value) => self.literal(&value.literal),
+            TSType::TSLiteralType(value) => Self::literal(&value.literal),
             TSType::TSTypeLiteral(object) => self.object(&object.members),
             TSType::JSDocNullableType(inner) => {
                 return self.shape(&inner.type_annotation).nullable();
@@ -194,7 +194,7 @@ impl Reader<'_> {
         Shape::new(kind)
     }
 
-    fn literal(&mut self, value: &TSLiteral<'_>) -> Kind {
+    fn literal(value: &TSLiteral<'_>) -> Kind {
         let json = match value {
             TSLiteral::StringLiteral(text) => Json::from(text.value.as_str()).ok(),
             TSLiteral::BooleanLiteral(flag) => Json::from(&flag.value).ok(),

@@ -284,7 +284,7 @@ impl<'a> Visit<'a> for Collector {
                 .arguments
                 .iter()
                 .filter_map(Argument::as_expression)
-                .any(|value| exports_object(value).is_some_and(|name| name.is_none()))
+                .any(is_exports)
         {
             self.export("*", Exported::Other, self.statement);
         }
@@ -293,35 +293,35 @@ impl<'a> Visit<'a> for Collector {
 
     fn visit_assignment_expression(&mut self, it: &AssignmentExpression<'a>) {
         if self.facts.format == ModuleFormat::CommonJs
-            && let Some(name) = exports_target(&it.left)
+            && let Some(name) = exported_name(&it.left)
         {
             let what = exported(assigned_value(&it.right), self.statement);
-            let name = name.unwrap_or_else(|| "default".to_owned());
             self.export(&name, what, self.statement);
         }
         walk::walk_assignment_expression(self, it);
     }
 }
 
-/// `module.exports` gives `Some(None)`, `exports.run` gives `Some(Some("run"))`, anything else `None`.
-fn exports_target(target: &AssignmentTarget<'_>) -> Option<Option<String>> {
+/// `module.exports` gives `default`, `exports.run` gives `run`, a computed name `*`, anything else `None`.
+fn exported_name(target: &AssignmentTarget<'_>) -> Option<String> {
     let member = target.as_member_expression()?;
     let name = member.static_property_name().map(str::to_owned);
     if member.object().is_specific_id("module") && name.as_deref() == Some("exports") {
-        return Some(None);
+        return Some("default".to_owned());
     }
-    exports_object(member.object())?;
-    Some(Some(name.unwrap_or_else(|| "*".to_owned())))
+    is_exports(member.object()).then(|| name.unwrap_or_else(|| "*".to_owned()))
 }
 
-/// `exports` and `module.exports` give `Some(None)`.
-fn exports_object(value: &Expression<'_>) -> Option<Option<String>> {
-    if value.is_specific_id("exports") {
-        return Some(None);
-    }
-    let member = value.get_inner_expression().as_member_expression()?;
-    (member.object().is_specific_id("module") && member.static_property_name() == Some("exports"))
-        .then_some(None)
+/// Whether it is `exports` or `module.exports`.
+fn is_exports(value: &Expression<'_>) -> bool {
+    value.is_specific_id("exports")
+        || value
+            .get_inner_expression()
+            .as_member_expression()
+            .is_some_and(|member| {
+                member.object().is_specific_id("module")
+                    && member.static_property_name() == Some("exports")
+            })
 }
 
 /// The last value of `module.exports = exports = value`.

@@ -42,25 +42,22 @@ impl Doc {
             let line = without_star(line);
             let trimmed = line.trim();
             // A tag begins a line, but not inside a code block.
-            match tag_start(trimmed).filter(|_| !fence) {
-                Some((kind, rest)) => doc.tags.push(Tag {
+            if let Some((kind, rest)) = tag_start(trimmed).filter(|_| !fence) {
+                doc.tags.push(Tag {
                     kind: kind.to_owned(),
                     body: rest.trim().to_owned(),
-                }),
-                None => {
-                    let into = match doc.tags.last_mut() {
-                        Some(tag) => &mut tag.body,
-                        None => &mut doc.text,
-                    };
-                    if !into.is_empty() {
-                        into.push('\n');
-                    }
-                    into.push_str(line.trim_end());
-                    if trimmed.starts_with("```") {
-                        fence = !fence;
-                    }
-                }
+                });
+                continue;
             }
+            let into = match doc.tags.last_mut() {
+                Some(tag) => &mut tag.body,
+                None => &mut doc.text,
+            };
+            if !into.is_empty() {
+                into.push('\n');
+            }
+            into.push_str(line.trim_end());
+            fence ^= trimmed.starts_with("```");
         }
         doc.text = tidy(&doc.text);
         doc
@@ -199,13 +196,11 @@ fn closing_with(text: &str, quotes: bool) -> Option<usize> {
             '{' => open.push('}'),
             '[' => open.push(']'),
             '(' => open.push(')'),
-            '}' | ']' | ')' => {
-                // A bracket that closes nothing of its kind is text.
-                if open.last() == Some(&c) {
-                    open.pop();
-                    if open.is_empty() {
-                        return Some(index);
-                    }
+            // A bracket that closes nothing of its kind is text.
+            '}' | ']' | ')' if open.last() == Some(&c) => {
+                open.pop();
+                if open.is_empty() {
+                    return Some(index);
                 }
             }
             '"' | '\'' | '`' if quotes => loop {

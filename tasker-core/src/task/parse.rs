@@ -103,7 +103,10 @@ pub(super) fn refuse_errors(
 }
 
 pub(super) fn syntax_error(file: &str, source: &str, error: &OxcDiagnostic) -> TaskError {
-    let offset = error.labels.first().map_or(0, |label| label.offset());
+    let offset = error
+        .labels
+        .first()
+        .map_or(0, oxc::diagnostics::LabeledSpan::offset);
     let at = position(source, offset as usize);
     let help = error
         .help

@@ -368,21 +368,18 @@ fn pick_input(mut params: Vec<Member>, first: Option<&FirstParam>) -> Option<Mem
         }
         Some(FirstParam::Pattern(fields)) => {
             let is_field = |param: &Member| fields.iter().any(|field| field.name == param.name);
-            match params
+            let whole = params
                 .iter()
-                .position(|param| structured(param) && !is_field(param))
-            {
-                Some(index) => {
-                    let mut input = params.swap_remove(index);
-                    "input".clone_into(&mut input.name);
-                    Some(input)
-                }
-                None => {
-                    let mut input = as_members(params);
-                    input.optional &= fields.iter().all(|field| field.optional);
-                    Some(input)
-                }
+                .position(|param| structured(param) && !is_field(param));
+            let mut input = match whole {
+                Some(index) => params.swap_remove(index),
+                None => as_members(params),
+            };
+            "input".clone_into(&mut input.name);
+            if whole.is_none() {
+                input.optional &= fields.iter().all(|field| field.optional);
             }
+            Some(input)
         }
         None | Some(FirstParam::None) => {
             let index = params

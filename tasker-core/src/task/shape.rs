@@ -78,17 +78,15 @@ impl Shape {
     /// The member of this name; makes an object of a shape that is none yet.
     pub(super) fn member_mut(&mut self, name: &str) -> &mut Member {
         let members = self.members_mut();
-        let index = match members.iter().position(|member| member.name == name) {
-            Some(index) => index,
-            None => {
-                members.push(Member {
-                    name: name.to_owned(),
-                    optional: false,
-                    shape: Self::default(),
-                });
-                members.len() - 1
-            }
-        };
+        let known = members.iter().position(|member| member.name == name);
+        let index = known.unwrap_or_else(|| {
+            members.push(Member {
+                name: name.to_owned(),
+                optional: false,
+                shape: Self::default(),
+            });
+            members.len() - 1
+        });
         &mut members[index]
     }
 

@@ -177,18 +177,15 @@ fn doc(out: &mut String, depth: usize, text: &str) {
     }
     let indent = "  ".repeat(depth);
     let text = text.replace("*/", "*\u{200b}/");
-    match text.lines().count() {
-        1 => {
-            let _ = writeln!(out, "{indent}/** {text} */");
-        }
-        _ => {
-            let _ = writeln!(out, "{indent}/**");
-            for line in text.lines() {
-                let _ = writeln!(out, "{}", format!("{indent} * {line}").trim_end());
-            }
-            let _ = writeln!(out, "{indent} */");
-        }
+    if text.lines().count() == 1 {
+        let _ = writeln!(out, "{indent}/** {text} */");
+        return;
     }
+    let _ = writeln!(out, "{indent}/**");
+    for line in text.lines() {
+        let _ = writeln!(out, "{}", format!("{indent} * {line}").trim_end());
+    }
+    let _ = writeln!(out, "{indent} */");
 }
 
 fn key(name: &str) -> String {

@@ -59,7 +59,7 @@ fn failure_at<'r>(ctx: Ctx<'r>, thrown: &Value<'r>, depth: u32) -> Failure {
         _ => None,
     };
     let status = number(c"status")
-        .filter(|status| (0.0..=65_535.0).contains(status) && status.trunc() == *status)
+        .filter(|status| (0.0..=65_535.0).contains(status) && status.fract() == 0.0)
         .map(|status| status as u16);
     let retry_after_ms = number(c"retryAfterMs")
         .filter(|millis| (0.0..=9e15).contains(millis))

@@ -8,9 +8,7 @@ use std::rc::Rc;
 use tasker_adaptor::Failure;
 
 use super::capture::pending_failure;
-use super::raw::{
-    Args, Ctx, Host, ModuleError, ModuleSource, Runtime, Thrown, Trip, Value,
-};
+use super::raw::{Args, Ctx, Host, ModuleError, ModuleSource, Runtime, Thrown, Trip, Value};
 use crate::limits::{Limit, Limits};
 use crate::task::{Module, ModuleFormat, Program};
 
@@ -18,7 +16,7 @@ use crate::task::{Module, ModuleFormat, Program};
 #[derive(Debug)]
 pub(super) enum CompileError {
     /// A syntax error, with file, line and column in its stack.
-    Syntax(Failure),
+    Syntax(Box<Failure>),
     /// Compiling passed a limit.
     Limit(Limit),
 }
@@ -74,7 +72,7 @@ pub(super) fn compile(
             ctx.compile_script(&common(module, bare), &module.path, -1)
         }
     };
-    let compiled = compiled.map_err(|Thrown| pending_failure(ctx));
+    let compiled = compiled.map_err(|Thrown| Box::new(pending_failure(ctx)));
     if let Some(trip) = runtime.tripped() {
         return Err(CompileError::Limit(limit_of(trip)));
     }
@@ -97,13 +95,17 @@ fn common(module: &Module, bare: Option<&str>) -> String {
 ///
 /// # Errors
 /// The first syntax error, with file, line and column in its stack; or the limit that compiling passed.
+#[allow(
+    clippy::result_large_err,
+    reason = "a failure is what the caller stores; publishing is no hot path"
+)]
 pub fn check_program(program: &Program, limits: &Limits) -> Result<(), Failure> {
     for module in std::iter::once(&program.entry).chain(&program.modules) {
-        if module.path.ends_with(".json") {
+        if super::modules::is_json(&module.path) {
             continue;
         }
         compile(program, module, limits).map_err(|error| match error {
-            CompileError::Syntax(failure) => failure,
+            CompileError::Syntax(failure) => *failure,
             CompileError::Limit(limit) => limit.failure(limits),
         })?;
     }

@@ -66,7 +66,7 @@ impl Vm {
             .arm(start.limits.memory_bytes, start.limits.stack_bytes);
         let turn = vm.turn(start.time, |vm, ctx| {
             let begun = vm.begin(ctx, start);
-            if begun.is_err() && !vm.host.has_ended() {
+            if begun.is_err() && !vm.is_over() {
                 vm.host.log_uncaught(ctx);
             }
             vm.drain(ctx);
@@ -90,16 +90,13 @@ impl Vm {
         let data = serde_json::to_string(&data).unwrap_or_else(|_| "{}".to_owned());
         let data = ctx.parse_json(&data)?;
         let name = ctx.string(start.program.name.as_str())?;
-        let input = match ctx.parse_json(start.input.text()) {
-            Ok(input) => input,
-            Err(Thrown) => {
-                let failure = super::capture::pending_failure(ctx);
-                self.host.end(TurnEnd::Failed(Failure::new(
-                    "Error",
-                    format!("the input cannot be given to the task: {failure}"),
-                )));
-                return Ok(());
-            }
+        let Ok(input) = ctx.parse_json(start.input.text()) else {
+            let failure = super::capture::pending_failure(ctx);
+            self.host.end(TurnEnd::Failed(Failure::new(
+                "Error",
+                format!("the input cannot be given to the task: {failure}"),
+            )));
+            return Ok(());
         };
         let Some(kernel) = self.kernel() else {
             return Err(ctx.throw_type("the realm is not ready"));
@@ -148,8 +145,17 @@ impl Vm {
         self.ended || self.host.has_ended() || self.runtime.tripped().is_some()
     }
 
-    /// Runs jobs until there are none.
+    /// Runs jobs until there are none, and reports rejections that nobody handles (whose reading may make jobs again).
     fn drain(&self, ctx: Ctx<'_>) {
+        loop {
+            self.run_jobs(ctx);
+            if self.runtime.tripped().is_some() || !self.host.log_unhandled(ctx) {
+                break;
+            }
+        }
+    }
+
+    fn run_jobs(&self, ctx: Ctx<'_>) {
         let mut jobs = 0u32;
         while self.runtime.tripped().is_none() {
             match ctx.run_job() {
@@ -174,9 +180,6 @@ impl Vm {
         if !self.is_over() {
             let ctx = self.runtime.enter();
             work(self, ctx);
-            if self.runtime.tripped().is_none() {
-                self.host.log_unhandled(ctx);
-            }
         }
         let end = self.end();
         self.ended = end != TurnEnd::Waiting;

@@ -1,73 +1,28 @@
-//! What stands behind the bridge: the frame's state, and what each bridge function does with it.
+//! What stands behind the bridge: the frame's state, and the acts that change it.
 //!
 //! Sequence numbers, limits and argument texts are made here, from nothing that the task can change afterwards.
 //! Invariant: no borrow of a cell is held while JavaScript may run.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tasker_adaptor::{CallSeq, Failure, Json, LogLevel, LogLine, Outcome, Timestamp};
 
 use super::cache::BytecodeCache;
-use super::capture::{error_of, failure_of};
-use super::compile::{CompileError, compile};
+use super::capture::{clean_stack, error_of, failure_of};
 use super::message::{Made, ToolNames, TurnEnd, VmStart};
 use super::random::Random;
-use super::raw::{Args, Ctx, Host, Kept, Kind, ModuleError, ModuleSource, Thrown, Value};
+use super::raw::{Ctx, Kept, Thrown, Value};
+use super::show;
 use super::write::{WriteError, Writer};
-use super::{modules, show, web};
 use crate::limits::{Limit, Limits};
-use crate::service::ServiceStyle;
-use crate::task::{ModuleFormat, Program};
+use crate::task::Program;
 
-macro_rules! ops {
-    ($($name:ident => $js:literal,)+) => {
-        /// The bridge functions, by number.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[repr(i32)]
-        pub(super) enum Op { $($name,)+ }
-
-        impl Op {
-            const ALL: &'static [Self] = &[$(Self::$name,)+];
-            /// The names under which the prelude knows them, in order.
-            pub(super) const NAMES: &'static [&'static str] = &[$($js,)+];
-        }
-    };
-}
-
-ops! {
-    ToolCall => "host_tool_call",
-    Tool => "host_tool",
-    HostCall => "host_call",
-    Chain => "host_chain",
-    IsFluent => "host_is_fluent",
-    Task => "host_task",
-    Sleep => "host_sleep",
-    Timer => "host_timer",
-    Drop => "host_drop",
-    Signal => "host_signal",
-    Now => "host_now",
-    Random => "host_random",
-    RandomBytes => "host_random_bytes",
-    Print => "host_print",
-    Log => "host_log",
-    Load => "host_load",
-    Require => "host_require",
-    RequireFrom => "host_require_from",
-    Done => "host_done",
-    Fail => "host_fail",
-    UrlParse => "host_url_parse",
-    UrlSet => "host_url_set",
-    QueryParse => "host_query_parse",
-    QueryWrite => "host_query_write",
-    Encode => "host_encode",
-    Decode => "host_decode",
-    Clean => "host_clean_stack",
-    Brand => "host_brand",
-    IsView => "host_is_view",
-}
+/// Text of an error in a log line, in bytes.
+const MAX_SHOWN: usize = 16 << 10;
 
 /// Functions of the prelude that Rust calls.
 pub(super) struct Kernel {
@@ -79,11 +34,23 @@ pub(super) struct Kernel {
     pub(super) error: Kept,
 }
 
+/// Promises that were rejected and have no handler yet, in the order of rejection.
+#[derive(Default)]
+struct Rejections {
+    /// Promise and reason.
+    by_order: BTreeMap<u64, (Kept, Kept)>,
+    /// The promise's address, good while the promise is kept.
+    by_promise: HashMap<usize, u64>,
+    next: u64,
+}
+
 /// A child that has not settled.
 enum Open {
     Promise {
         resolve: Kept,
         reject: Kept,
+        /// The task's lines that made it, for the error of one that fails.
+        site: Option<String>,
     },
     /// A timer with a callback, which the prelude keeps.
     Callback,
@@ -96,12 +63,9 @@ pub(super) struct Frame {
     pub(super) limits: Arc<Limits>,
 }
 
-/// The `module` object, what the file's end gave (its bare function), and the object that `exports` was at first.
-type Common<'r> = (Value<'r>, Value<'r>, Value<'r>);
-
 /// See the module.
 pub(super) struct FrameHost {
-    cache: Arc<BytecodeCache>,
+    pub(super) cache: Arc<BytecodeCache>,
     frame: RefCell<Option<Rc<Frame>>>,
     pub(super) kernel: RefCell<Option<Rc<Kernel>>>,
     time: Cell<Timestamp>,
@@ -115,9 +79,9 @@ pub(super) struct FrameHost {
     /// Bytes that this turn has put outside the VM's heap.
     out_bytes: Cell<usize>,
     outcome: RefCell<Option<TurnEnd>>,
-    unhandled: RefCell<Vec<(usize, Kept, Kept)>>,
+    unhandled: RefCell<Rejections>,
     /// CommonJS modules by path: their `module` objects.
-    common: RefCell<HashMap<String, Rc<Kept>>>,
+    pub(super) common: RefCell<HashMap<String, Rc<Kept>>>,
 }
 
 impl FrameHost {
@@ -155,6 +119,29 @@ impl FrameHost {
         self.out_bytes.set(0);
     }
 
+    /// The turn's time, in milliseconds since 1970.
+    pub(super) fn now(&self) -> i64 {
+        self.time.get().as_millis()
+    }
+
+    /// The next random number in `0..1`.
+    pub(super) fn random_number(&self) -> f64 {
+        self.random.borrow_mut().number()
+    }
+
+    /// The next random bytes.
+    pub(super) fn random_bytes(&self, bytes: &mut [u8]) {
+        self.random.borrow_mut().fill(bytes);
+    }
+
+    /// Where an import leads.
+    pub(super) fn resolve_import(&self, base: &str, name: &str) -> Result<String, String> {
+        match self.frame.borrow().as_ref() {
+            Some(frame) => super::modules::resolve(&frame.program, base, name),
+            None => Err(format!("cannot find module '{name}'")),
+        }
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.outcome.borrow().is_some()
     }
@@ -176,14 +163,14 @@ impl FrameHost {
         (self.made.take(), self.dropped.take(), self.logs.take())
     }
 
-    fn frame(&self, ctx: Ctx<'_>) -> Result<Rc<Frame>, Thrown> {
+    pub(super) fn frame(&self, ctx: Ctx<'_>) -> Result<Rc<Frame>, Thrown> {
         self.frame
             .borrow()
             .clone()
             .ok_or_else(|| ctx.throw_type("the realm has no task yet"))
     }
 
-    fn kernel(&self, ctx: Ctx<'_>) -> Result<Rc<Kernel>, Thrown> {
+    pub(super) fn kernel(&self, ctx: Ctx<'_>) -> Result<Rc<Kernel>, Thrown> {
         self.kernel
             .borrow()
             .clone()
@@ -210,16 +197,23 @@ impl FrameHost {
                     ctx.kept(&kernel.fire).call(&[&seq])?;
                 }
             }
-            Open::Promise { resolve, reject } => {
+            Open::Promise {
+                resolve,
+                reject,
+                site,
+            } => {
                 let (resolve, reject) = (ctx.release(resolve), ctx.release(reject));
                 let settled = match outcome {
                     Outcome::Completed(None) => Ok(ctx.undefined()),
                     Outcome::Completed(Some(json)) => self.enter_value(ctx, json),
-                    Outcome::Failed(failure) => Err(failure.clone()),
+                    Outcome::Failed(failure) => Err(Box::new(failure.clone())),
                 };
                 match settled {
                     Ok(value) => resolve.call(&[&value])?,
-                    Err(failure) => {
+                    Err(mut failure) => {
+                        if failure.stack.is_none() {
+                            failure.stack = site.map(|stack| clean_stack(&stack));
+                        }
                         let error = error_of(ctx, &ctx.kept(&kernel.error), &failure)?;
                         reject.call(&[&error])?
                     }
@@ -230,28 +224,25 @@ impl FrameHost {
     }
 
     /// A value from outside; one that is too large or too deep is a failure of the call that it answers.
-    fn enter_value<'r>(&self, ctx: Ctx<'r>, json: &Json) -> Result<Value<'r>, Failure> {
+    fn enter_value<'r>(&self, ctx: Ctx<'r>, json: &Json) -> Result<Value<'r>, Box<Failure>> {
+        const ANSWER: &str = "the answer of this call";
         let limits = match self.frame.borrow().as_ref() {
             Some(frame) => frame.limits.clone(),
             None => Arc::default(),
         };
         if json.text().len() > limits.payload_bytes {
-            return Err(too_much(Limit::Payload, &limits, "the answer of this call"));
+            return Err(Box::new(too_much(Limit::Payload, &limits, ANSWER)));
         }
         if depth_of(json.text(), limits.json_depth) > limits.json_depth {
-            return Err(too_much(
-                Limit::JsonDepth,
-                &limits,
-                "the answer of this call",
-            ));
+            return Err(Box::new(too_much(Limit::JsonDepth, &limits, ANSWER)));
         }
         ctx.parse_json(json.text())
-            .map_err(|Thrown| failure_of(ctx, &ctx.exception()))
+            .map_err(|Thrown| Box::new(failure_of(ctx, &ctx.exception())))
     }
 
     // --------------------------------------------------------------------------------------- making
 
-    fn admit(&self, ctx: Ctx<'_>, what: &str) -> Result<Rc<Frame>, Thrown> {
+    pub(super) fn admit(&self, ctx: Ctx<'_>, what: &str) -> Result<Rc<Frame>, Thrown> {
         let frame = self.frame(ctx)?;
         if self.has_ended() {
             let message =
@@ -296,14 +287,27 @@ impl FrameHost {
         seq
     }
 
-    fn note_promise<'r>(&self, ctx: Ctx<'r>, made: Made) -> Result<Value<'r>, Thrown> {
+    pub(super) fn note_promise<'r>(&self, ctx: Ctx<'r>, made: Made) -> Result<Value<'r>, Thrown> {
         let (promise, resolve, reject) = ctx.promise()?;
         let open = Open::Promise {
             resolve: ctx.keep(resolve),
             reject: ctx.keep(reject),
+            site: ctx.backtrace(),
         };
         self.note(ctx, made, open);
         Ok(promise)
+    }
+
+    /// Notes a timer whose callback the prelude keeps; its number.
+    pub(super) fn note_timer(&self, ctx: Ctx<'_>, path: &'static str, delay_ms: u64) -> u32 {
+        self.note(ctx, Made::Timer { path, delay_ms }, Open::Callback)
+    }
+
+    /// Gives a child up, if it is open.
+    pub(super) fn drop_child(&self, seq: u32) {
+        if self.open.borrow_mut().remove(&seq).is_some() {
+            self.dropped.borrow_mut().push(CallSeq(seq));
+        }
     }
 
     /// Counts what a turn puts outside the heap as if it were inside.
@@ -319,7 +323,7 @@ impl FrameHost {
         }
     }
 
-    fn make_call<'r>(
+    pub(super) fn make_call<'r>(
         &self,
         ctx: Ctx<'r>,
         service: &str,
@@ -345,7 +349,7 @@ impl FrameHost {
         self.note_promise(ctx, made)
     }
 
-    fn json(
+    pub(super) fn json(
         &self,
         ctx: Ctx<'_>,
         written: Result<String, WriteError>,
@@ -370,7 +374,7 @@ impl FrameHost {
     }
 
     /// Throws the error that a failure is in the task.
-    fn throw(&self, ctx: Ctx<'_>, failure: &Failure) -> Thrown {
+    pub(super) fn throw(&self, ctx: Ctx<'_>, failure: &Failure) -> Thrown {
         let error = self
             .kernel(ctx)
             .and_then(|kernel| error_of(ctx, &ctx.kept(&kernel.error), failure));
@@ -414,133 +418,65 @@ impl FrameHost {
         self.logs.borrow_mut().push(line);
     }
 
-    /// Logs rejections that nobody handles, as Node reports them.
-    pub(super) fn log_unhandled(&self, ctx: Ctx<'_>) {
-        for (_, promise, reason) in self.unhandled.take() {
+    /// A promise was rejected without a handler, or got one later.
+    pub(super) fn note_rejection<'r>(
+        &self,
+        ctx: Ctx<'r>,
+        promise: &Value<'r>,
+        reason: &Value<'r>,
+        handled: bool,
+    ) {
+        let identity = promise.identity();
+        let mut unhandled = self.unhandled.borrow_mut();
+        if handled {
+            if let Some(order) = unhandled.by_promise.remove(&identity)
+                && let Some((promise, reason)) = unhandled.by_order.remove(&order)
+            {
+                drop(unhandled);
+                drop((ctx.release(promise), ctx.release(reason)));
+            }
+        } else {
+            let order = unhandled.next;
+            unhandled.next += 1;
+            unhandled.by_promise.insert(identity, order);
+            let kept = (ctx.keep(promise.clone()), ctx.keep(reason.clone()));
+            unhandled.by_order.insert(order, kept);
+        }
+    }
+
+    /// Logs rejections that nobody handles, as Node reports them; whether there were any.
+    pub(super) fn log_unhandled(&self, ctx: Ctx<'_>) -> bool {
+        let unhandled = self.unhandled.take();
+        let any = !unhandled.by_order.is_empty();
+        for (promise, reason) in unhandled.by_order.into_values() {
             drop(ctx.release(promise));
             let reason = ctx.release(reason);
-            let shown = show::value(ctx, &reason, 16 << 10);
-            self.log(
-                ctx,
-                LogLevel::Error,
-                format!("Unhandled promise rejection: {shown}"),
-                None,
-            );
+            if self.may_log() {
+                let shown = show::value(ctx, &reason, MAX_SHOWN);
+                let message = format!("Unhandled promise rejection: {shown}");
+                self.log(ctx, LogLevel::Error, message, None);
+            }
         }
+        any
+    }
+
+    fn may_log(&self) -> bool {
+        let frame = self.frame.borrow();
+        frame
+            .as_ref()
+            .is_some_and(|frame| self.log_total.get() <= frame.limits.log_lines)
     }
 
     /// Logs an exception that nothing could catch: of a timer's callback or a microtask.
     pub(super) fn log_uncaught(&self, ctx: Ctx<'_>) {
         let thrown = ctx.exception();
-        let shown = show::value(ctx, &thrown, 16 << 10);
+        let shown = show::value(ctx, &thrown, MAX_SHOWN);
         self.log(ctx, LogLevel::Error, format!("Uncaught {shown}"), None);
-    }
-
-    // -------------------------------------------------------------------------------------- modules
-
-    /// Bytecode of a file, from the cache or compiled.
-    fn bytecode(&self, ctx: Ctx<'_>, program: &Program, path: &str) -> Result<Arc<[u8]>, Thrown> {
-        if let Some(code) = self.cache.find(&program.version, path) {
-            return Ok(code);
-        }
-        let Some(module) = modules::find(program, path) else {
-            return Err(ctx.throw_named("Error", &format!("the task has no file {path}")));
-        };
-        let limits = self.frame(ctx)?.limits.clone();
-        let code: Arc<[u8]> = match compile(program, module, &limits) {
-            Ok(code) => code.into(),
-            Err(CompileError::Syntax(failure)) => return Err(self.throw(ctx, &failure)),
-            Err(CompileError::Limit(limit)) => {
-                ctx.trip(limit);
-                return Err(Thrown);
-            }
-        };
-        self.cache.keep(&program.version, path, &code);
-        Ok(code)
-    }
-
-    /// A CommonJS file, run at its first use.
-    fn common<'r>(&self, ctx: Ctx<'r>, path: &str) -> Result<Common<'r>, Thrown> {
-        if let Some(module) = self.common.borrow().get(path).cloned() {
-            return Ok((ctx.kept(&module), ctx.undefined(), ctx.undefined()));
-        }
-        let frame = self.frame(ctx)?;
-        let module = ctx.parse_json(r#"{"exports":{}}"#)?;
-        let exports = module.get(c"exports")?;
-        let key = Rc::new(ctx.keep(module.clone()));
-        self.common.borrow_mut().insert(path.to_owned(), key);
-        let ran = (|| {
-            if std::path::Path::new(path)
-                .extension()
-                .is_some_and(|end| end == "json")
-            {
-                let source = modules::find(&frame.program, path).map_or("", |file| &file.source);
-                let value = ctx.parse_json(source)?;
-                module.define_hidden(c"exports", value)?;
-                return Ok(ctx.undefined());
-            }
-            let code = self.bytecode(ctx, &frame.program, path)?;
-            let function = ctx.run_script(&code)?;
-            let here = ctx.string(path)?;
-            let require = ctx.bound_function(Op::RequireFrom as i32, &here, &ctx.undefined())?;
-            let folder = ctx.string(path.rsplit_once('/').map_or(".", |(folder, _)| folder))?;
-            function.call_on(&exports, &[&exports, &require, &module, &here, &folder])
-        })();
-        match ran {
-            Ok(end) => Ok((module, end, exports)),
-            Err(Thrown) => {
-                self.common.borrow_mut().remove(path);
-                Err(Thrown)
-            }
-        }
-    }
-
-    fn require<'r>(&self, ctx: Ctx<'r>, base: &str, name: &str) -> Result<Value<'r>, Thrown> {
-        let frame = self.frame(ctx)?;
-        let path = modules::resolve(&frame.program, base, name).map_err(|message| {
-            self.throw(
-                ctx,
-                &Failure {
-                    code: Some("MODULE_NOT_FOUND".into()),
-                    ..Failure::new("Error", message)
-                },
-            )
-        })?;
-        let format = modules::find(&frame.program, &path).map(|module| module.format);
-        if format == Some(ModuleFormat::EsModule) && !path.ends_with(".json") {
-            return Err(ctx.throw_named(
-                "Error",
-                &format!("{path} is an ES module: load it with import('{name}')"),
-            ));
-        }
-        self.common(ctx, &path)?.0.get(c"exports")
-    }
-
-    /// Loads the entry: `[isModule, exports or namespace, promise of the evaluation or bare function, was exported]`.
-    fn load<'r>(&self, ctx: Ctx<'r>) -> Result<Value<'r>, Thrown> {
-        let frame = self.frame(ctx)?;
-        let entry = &frame.program.entry;
-        match entry.format {
-            ModuleFormat::CommonJs => {
-                let (module, end, first) = self.common(ctx, &entry.path)?;
-                let exports = module.get(c"exports")?;
-                let replaced = exports.identity() == 0 || exports.identity() != first.identity();
-                let parts = vec![ctx.bool(false), exports, end, ctx.bool(replaced)];
-                ctx.array(parts)
-            }
-            ModuleFormat::EsModule => {
-                let code = self.bytecode(ctx, &frame.program, &entry.path)?;
-                let module = ctx.load_module(&code)?;
-                let evaluated = ctx.evaluate_module(module)?;
-                let parts = vec![ctx.bool(true), ctx.namespace(module)?, evaluated];
-                ctx.array(parts)
-            }
-        }
     }
 
     // ---------------------------------------------------------------------------------------- ending
 
-    fn done<'r>(&self, ctx: Ctx<'r>, value: &Value<'r>) -> Result<(), Thrown> {
+    pub(super) fn done<'r>(&self, ctx: Ctx<'r>, value: &Value<'r>) -> Result<(), Thrown> {
         if self.has_ended() {
             return Ok(());
         }
@@ -567,7 +503,7 @@ impl FrameHost {
         Ok(())
     }
 
-    fn fail<'r>(&self, ctx: Ctx<'r>, thrown: &Value<'r>) {
+    pub(super) fn fail<'r>(&self, ctx: Ctx<'r>, thrown: &Value<'r>) {
         if self.has_ended() {
             return;
         }
@@ -644,218 +580,7 @@ fn cut(mut text: String, max: usize) -> String {
             end -= 1;
         }
         text.truncate(end);
-        text.push_str(&format!("… [cut: the line has {whole} bytes]"));
+        let _ = write!(text, "… [cut: the line has {whole} bytes]");
     }
     text
-}
-
-fn level_of(word: &str) -> LogLevel {
-    match word.to_ascii_lowercase().as_str() {
-        "debug" | "trace" => LogLevel::Debug,
-        "warn" | "warning" => LogLevel::Warn,
-        "error" | "fatal" => LogLevel::Error,
-        _ => LogLevel::Info,
-    }
-}
-
-impl Host for FrameHost {
-    fn call<'r>(&self, ctx: Ctx<'r>, op: i32, args: &Args<'r>) -> Result<Value<'r>, Thrown> {
-        let Some(op) = usize::try_from(op).ok().and_then(|op| Op::ALL.get(op)) else {
-            return Err(ctx.throw_type("unknown bridge function"));
-        };
-        if ctx.is_tripped() {
-            return Err(ctx.throw_type("the frame has ended"));
-        }
-        match op {
-            Op::ToolCall => {
-                let service = args.bound(0).text()?;
-                let path = args.bound(1).text()?;
-                self.make_call(ctx, &service, path, |writer| writer.args(args, 0))
-            }
-            Op::Tool => ctx.bound_function(Op::ToolCall as i32, &args.at(0), &args.at(1)),
-            Op::HostCall | Op::Chain => {
-                let (service, path) = (args.at(0).text()?, args.at(1).text()?);
-                let list = args.at(2);
-                self.make_call(ctx, &service, path, |writer| {
-                    if *op == Op::Chain {
-                        writer.arg_arrays(&list)
-                    } else {
-                        writer.arg_array(&list)
-                    }
-                })
-            }
-            Op::IsFluent => {
-                let frame = self.frame(ctx)?;
-                let service = args.at(0).text()?;
-                Ok(ctx.bool(frame.tools.style(&service) == ServiceStyle::Fluent))
-            }
-            Op::Task => self.make_call(ctx, "tasks", "execute".into(), |writer| {
-                writer.args(args, 0)
-            }),
-            Op::Sleep => {
-                self.admit(ctx, "sleep")?;
-                let made = Made::Timer {
-                    path: "sleep",
-                    delay_ms: delay_of(&args.at(0))?,
-                };
-                self.note_promise(ctx, made)
-            }
-            Op::Timer => {
-                let path = match args.at(0).kind() {
-                    Kind::Int(1) => "setInterval",
-                    _ => "setTimeout",
-                };
-                self.admit(ctx, path)?;
-                let delay_ms = delay_of(&args.at(1))?;
-                let seq = self.note(ctx, Made::Timer { path, delay_ms }, Open::Callback);
-                Ok(ctx.number(f64::from(seq)))
-            }
-            Op::Drop => {
-                if let Kind::Int(seq) = args.at(0).kind() {
-                    let seq = seq as u32;
-                    if self.open.borrow_mut().remove(&seq).is_some() {
-                        self.dropped.borrow_mut().push(CallSeq(seq));
-                    }
-                }
-                Ok(ctx.undefined())
-            }
-            Op::Signal => {
-                self.admit(ctx, "the wait for a signal")?;
-                let name = args.at(0);
-                let Some(name) = name.as_string().filter(|name| !name.is_empty()) else {
-                    return Err(ctx.throw_type("signal(name) takes the name of a signal as text"));
-                };
-                self.note_promise(ctx, Made::Signal { name })
-            }
-            Op::Now => Ok(ctx.number(self.time.get().as_millis() as f64)),
-            Op::Random => Ok(ctx.number(self.random.borrow_mut().number())),
-            Op::RandomBytes => {
-                let filled = args
-                    .at(0)
-                    .with_bytes(|bytes| self.random.borrow_mut().fill(bytes));
-                Ok(ctx.bool(filled.is_some()))
-            }
-            Op::Print => {
-                let level = level_of(&args.at(0).text()?);
-                let mut message = args.at(1).text()?;
-                let max = self.frame(ctx)?.limits.log_line_bytes;
-                for index in 2..args.len() {
-                    if index > 2 {
-                        message.push(' ');
-                    }
-                    message.push_str(&show::value(ctx, &args.at(index), max));
-                    if message.len() > max || ctx.is_tripped() {
-                        break;
-                    }
-                }
-                self.log(ctx, level, message, None);
-                Ok(ctx.undefined())
-            }
-            Op::Log => {
-                let frame = self.frame(ctx)?;
-                let max = frame.limits.log_line_bytes;
-                let level = level_of(&show::value(ctx, &args.at(0), 64));
-                let message = show::value(ctx, &args.at(1), max);
-                let data = match args.at(2) {
-                    none if none.kind() == Kind::Undefined => None,
-                    some => Some(some),
-                };
-                let (mut message, mut json) = (message, None);
-                if let Some(data) = data {
-                    let text = Writer::new(ctx, max, frame.limits.json_depth).value(&data, "data");
-                    drop(ctx.exception());
-                    json = text.ok().flatten().and_then(|text| Json::parse(text).ok());
-                    if json.is_none() {
-                        message.push(' ');
-                        message.push_str(&show::value(ctx, &data, max));
-                    }
-                }
-                self.log(ctx, level, message, json);
-                Ok(ctx.undefined())
-            }
-            Op::Load => self.load(ctx),
-            Op::Require | Op::RequireFrom => {
-                let base = args.bound(0).text()?;
-                let Some(name) = args.at(0).as_string() else {
-                    return Err(ctx.throw_type("require(path) takes the path of a file as text"));
-                };
-                self.require(ctx, &base, &name)
-            }
-            Op::Done => {
-                self.done(ctx, &args.at(0))?;
-                Ok(ctx.undefined())
-            }
-            Op::Fail => {
-                self.fail(ctx, &args.at(0));
-                Ok(ctx.undefined())
-            }
-            Op::UrlParse => web::url_parse(ctx, args),
-            Op::UrlSet => web::url_set(ctx, args),
-            Op::QueryParse => web::query_parse(ctx, args),
-            Op::QueryWrite => web::query_write(ctx, args),
-            Op::Encode => web::encode(ctx, args),
-            Op::Decode => web::decode(ctx, args),
-            Op::Brand => match args.at(0).brand() {
-                Some(brand) => ctx.string(&brand),
-                None => Ok(ctx.undefined()),
-            },
-            Op::IsView => Ok(ctx.bool(args.at(0).is_typed_array())),
-            Op::Clean => ctx.string(&super::capture::clean_stack(&args.at(0).text()?)),
-        }
-    }
-
-    fn resolve(&self, base: &str, name: &str) -> Result<String, String> {
-        match self.frame.borrow().as_ref() {
-            Some(frame) => modules::resolve(&frame.program, base, name),
-            None => Err(format!("cannot find module '{name}'")),
-        }
-    }
-
-    fn module<'r>(&self, ctx: Ctx<'r>, name: &str) -> Result<ModuleSource<'r>, ModuleError> {
-        let frame = self.frame(ctx).map_err(|Thrown| ModuleError::Thrown)?;
-        match modules::find(&frame.program, name) {
-            None => Err(ModuleError::Missing(format!("the task has no file {name}"))),
-            Some(module) if module.format == ModuleFormat::CommonJs || name.ends_with(".json") => {
-                self.common(ctx, name)
-                      .and_then(|(module, ..)| module.get(c"exports"))
-                    .map(ModuleSource::Exports)
-                    .map_err(|Thrown| ModuleError::Thrown)
-            }
-            Some(_) => self
-                .bytecode(ctx, &frame.program, name)
-                .map(ModuleSource::Bytecode)
-                .map_err(|Thrown| ModuleError::Thrown),
-        }
-    }
-
-    fn rejection<'r>(&self, ctx: Ctx<'r>, promise: &Value<'r>, reason: &Value<'r>, handled: bool) {
-        let identity = promise.identity();
-        if handled {
-            let mut unhandled = self.unhandled.borrow_mut();
-            if let Some(at) = unhandled.iter().position(|(id, ..)| *id == identity) {
-                let (_, promise, reason) = unhandled.remove(at);
-                drop(unhandled);
-                drop((ctx.release(promise), ctx.release(reason)));
-            }
-        } else {
-            let entry = (
-                identity,
-                ctx.keep(promise.clone()),
-                ctx.keep(reason.clone()),
-            );
-            self.unhandled.borrow_mut().push(entry);
-        }
-    }
-}
-
-/// A delay in whole milliseconds, never negative, at most what a timer can hold.
-fn delay_of(value: &Value<'_>) -> Result<u64, Thrown> {
-    /// About 285,000 years: any longer wait is the same.
-    const MAX: f64 = 9e15;
-    let millis = value.to_number()?;
-    Ok(if millis.is_nan() || millis <= 0.0 {
-        0
-    } else {
-        millis.min(MAX).ceil() as u64
-    })
 }

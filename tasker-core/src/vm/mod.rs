@@ -3,14 +3,17 @@
 //! [`VmPool::start`] runs a frame to its first suspension, [`Vm::deliver`] from one to the next. What a task did is in the
 //! [`Turn`]; nothing else leaves the VM. Deterministic: the same start and the same deliveries give the same turns.
 //!
-//! Who does what: `raw` speaks C (all `unsafe` is there); `host` stands behind the bridge; `frame` runs turns; `pool` makes
+//! Who does what: `raw` speaks C (all `unsafe` is there); `bridge` is what JavaScript may ask, `host` the state behind it, `load` the
+//! task's files; `frame` runs turns; `pool` makes
 //! realms; `write`, `show` and `capture` read values out; `prelude/*.js` are the globals that a task sees.
 
+mod bridge;
 mod cache;
 mod capture;
 mod compile;
 mod frame;
 mod host;
+mod load;
 mod message;
 mod modules;
 mod pool;

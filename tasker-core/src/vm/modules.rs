@@ -51,3 +51,9 @@ pub(super) fn resolve(program: &Program, base: &str, name: &str) -> Result<Strin
         .find(|path| find(program, path).is_some())
         .ok_or_else(|| missing("it was not published with the task"))
 }
+
+/// Whether a path names a file of data.
+pub(super) fn is_json(path: &str) -> bool {
+    path.rsplit_once('.')
+        .is_some_and(|(_, ending)| ending == "json")
+}

@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use super::bridge::Op;
 use super::cache::BytecodeCache;
 use super::capture::PRELUDE;
 use super::frame::Vm;
-use super::host::{FrameHost, Kernel, Op};
+use super::host::{FrameHost, Kernel};
 use super::message::{Turn, VmStart};
 use super::prelude;
 use super::raw::{Ctx, Runtime, Thrown};
@@ -51,6 +53,18 @@ impl VmPool {
         true
     }
 
+    /// The switch of the realm that the next frame starts in: what [`Vm::interrupt`] gives after the first turn.
+    pub fn next_interrupt(&mut self) -> Arc<AtomicBool> {
+        if self.ready.is_empty() {
+            let realm = realm(&self.cache);
+            self.ready.push_back(realm);
+        }
+        self.ready
+            .front()
+            .map(|(runtime, _)| runtime.interrupt())
+            .unwrap_or_default()
+    }
+
     /// Starts a frame and runs its first turn.
     pub fn start(&mut self, start: &VmStart) -> (Vm, Turn) {
         let (runtime, host) = self.ready.pop_front().unwrap_or_else(|| realm(&self.cache));
@@ -71,15 +85,14 @@ fn realm(cache: &Arc<BytecodeCache>) -> Realm {
 }
 
 fn boot(ctx: Ctx<'_>, cache: &BytecodeCache, host: &FrameHost) -> Result<(), String> {
-    let booted = (|| {
-        let code = match cache.prelude() {
-            Some(code) => code,
-            None => {
-                let text = prelude::source(Op::NAMES);
-                let code: Arc<[u8]> = ctx.compile_script(&text, PRELUDE, 1)?.into();
-                cache.keep_prelude(code.clone());
-                code
-            }
+    let booted: Result<Kernel, Thrown> = (|| {
+        let code = if let Some(code) = cache.prelude() {
+            code
+        } else {
+            let text = prelude::source(Op::NAMES);
+            let code: Arc<[u8]> = ctx.compile_script(&text, PRELUDE, 1)?.into();
+            cache.keep_prelude(code.clone());
+            code
         };
         let main = ctx.run_script(&code)?;
         let functions: Result<Vec<_>, _> = (0..Op::NAMES.len())
@@ -94,20 +107,16 @@ fn boot(ctx: Ctx<'_>, cache: &BytecodeCache, host: &FrameHost) -> Result<(), Str
             error: part(c"toError")?,
         })
     })();
-    match booted {
-        Ok(kernel) => {
-            host.kernel.replace(Some(Rc::new(kernel)));
-            Ok(())
-        }
-        Err(Thrown) => {
-            let thrown = ctx.exception();
-            let part = |name| thrown.get(name).ok().and_then(|text| text.as_string());
-            let (message, stack) = (part(c"message"), part(c"stack"));
-            Err(format!(
-                "{} {}",
-                message.unwrap_or_default(),
-                stack.unwrap_or_default()
-            ))
-        }
+    if let Ok(kernel) = booted {
+        host.kernel.replace(Some(Rc::new(kernel)));
+        return Ok(());
     }
+    let thrown = ctx.exception();
+    let part = |name| thrown.get(name).ok().and_then(|text| text.as_string());
+    let (message, stack) = (part(c"message"), part(c"stack"));
+    Err(format!(
+        "{} {}",
+        message.unwrap_or_default(),
+        stack.unwrap_or_default()
+    ))
 }

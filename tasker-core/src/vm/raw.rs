@@ -5,7 +5,7 @@
 //! What it is not: it knows nothing of tasks, calls or limits beyond "a [`Trip`] happened".
 //!
 //! Invariants on which every `unsafe` block below rests:
-//! - **A.** `Shared` is boxed, never moved and freed last; `rt` and `ctx` live exactly as long as it. A [`Ctx`] or [`Value`] borrows it.
+//! - **A.** `Shared` never moves and is freed last; `rt` and `ctx` live exactly as long as it. A [`Ctx`] or [`Value`] borrows it.
 //! - **B.** A runtime is used by the thread that made it: `Runtime`, `Ctx` and `Value` are neither `Send` nor `Sync`.
 //! - **C.** A [`Value`] owns one reference count of a value of its own runtime; every entry asserts that the runtimes agree.
 //! - **D.** No reference into `Shared` is held across a call into QuickJS other than shared ones; all its state is in cells.
@@ -141,6 +141,10 @@ impl Heap {
         fits
     }
 
+    #[expect(
+        clippy::cast_ptr_alignment,
+        reason = "the layout asks for the alignment of a block"
+    )]
     fn alloc(&self, size: usize, zeroed: bool) -> *mut c_void {
         let Some(layout) = Self::layout(size).filter(|layout| self.admits(layout.size())) else {
             return ptr::null_mut();
@@ -214,6 +218,10 @@ impl Heap {
 
     /// # Safety
     /// As [`Heap::free`].
+    #[expect(
+        clippy::cast_ptr_alignment,
+        reason = "the layout asks for the alignment of a block"
+    )]
     unsafe fn realloc(&self, memory: *mut c_void, size: usize) -> *mut c_void {
         if memory.is_null() {
             return self.alloc(size, false);
@@ -273,7 +281,33 @@ unsafe fn shared_of<'a>(opaque: *mut c_void) -> &'a Shared {
     unsafe { &*opaque.cast::<Shared>() }
 }
 
+/// Bytes asked of the machine that count as one tick: native operations on large values never ask the interrupt handler, but
+/// nearly all of them allocate, so a loop of them ends too. Counted, not timed, for replay.
+const BYTES_A_TICK: usize = 256 << 10;
+
 impl Shared {
+    /// Counts the work behind an allocation; false when the runtime has to end.
+    fn may_allocate(&self, size: usize) -> bool {
+        if !self.armed.get() {
+            return true;
+        }
+        let debt = self.tick_debt.get().saturating_add(size);
+        self.tick_debt.set(debt % BYTES_A_TICK);
+        let ticks = self
+            .ticks
+            .get()
+            .saturating_add((debt / BYTES_A_TICK) as u64);
+        self.ticks.set(ticks);
+        if self.trip.get().is_none() {
+            if self.interrupt.load(Ordering::Relaxed) {
+                self.set_trip(Trip::Interrupted);
+            } else if ticks > self.tick_limit.get() {
+                self.set_trip(Trip::Ticks);
+            }
+        }
+        self.trip.get().is_none()
+    }
+
     /// After a refused allocation: the rest of the run is only unwinding, so that nothing can go on or swallow it.
     fn poison_if_refused(&self) {
         if self.heap.refused.get() && self.trip.get().is_none() && self.armed.get() {
@@ -296,6 +330,9 @@ impl Shared {
 unsafe extern "C" fn js_malloc(opaque: *mut c_void, size: qjs::size_t) -> *mut c_void {
     // SAFETY: QuickJS passes the opaque of JS_NewRuntime2.
     let shared = unsafe { shared_of(opaque) };
+    if !shared.may_allocate(size as usize) {
+        return ptr::null_mut();
+    }
     let memory = shared.heap.alloc(size as usize, false);
     if memory.is_null() {
         shared.poison_if_refused();
@@ -313,6 +350,9 @@ unsafe extern "C" fn js_calloc(
     let Some(total) = (count as usize).checked_mul(size as usize) else {
         return ptr::null_mut();
     };
+    if !shared.may_allocate(total) {
+        return ptr::null_mut();
+    }
     let memory = shared.heap.alloc(total, true);
     if memory.is_null() {
         shared.poison_if_refused();
@@ -332,6 +372,9 @@ unsafe extern "C" fn js_realloc(
 ) -> *mut c_void {
     // SAFETY: as in `js_free`.
     let shared = unsafe { shared_of(opaque) };
+    if size != 0 && !shared.may_allocate(size as usize) {
+        return ptr::null_mut();
+    }
     // SAFETY: the same.
     let moved = unsafe { shared.heap.realloc(memory, size as usize) };
     if moved.is_null() && size != 0 {
@@ -357,6 +400,7 @@ struct Shared {
     /// Limits apply; off while a realm is prepared.
     armed: Cell<bool>,
     ticks: Cell<u64>,
+    tick_debt: Cell<usize>,
     tick_limit: Cell<u64>,
     interrupt: Arc<AtomicBool>,
     host: Rc<dyn Host>,
@@ -368,7 +412,8 @@ struct Shared {
 /// One QuickJS runtime with one context.
 pub(super) struct Runtime {
     ctx: NonNull<qjs::JSContext>,
-    shared: Box<Shared>,
+    /// Of `Box::into_raw`: QuickJS holds the same pointer, so no `Box` may claim it alone.
+    shared: NonNull<Shared>,
 }
 
 /// A value that outlives the borrow of a [`Ctx`]: a place in its runtime. Given back by [`Ctx::release`], or with the runtime.
@@ -378,12 +423,13 @@ pub(super) struct Kept(u32);
 impl Runtime {
     /// A runtime with the intrinsics that tasks get; `None` when the machine has no memory for it.
     pub(super) fn new(host: Rc<dyn Host>) -> Option<Self> {
-        let shared = Box::new(Shared {
+        let owned = Box::new(Shared {
             heap: Heap::new(),
             rt: Cell::new(ptr::null_mut()),
             trip: Cell::new(None),
             armed: Cell::new(false),
             ticks: Cell::new(0),
+            tick_debt: Cell::new(0),
             tick_limit: Cell::new(u64::MAX),
             interrupt: Arc::new(AtomicBool::new(false)),
             host,
@@ -398,20 +444,28 @@ impl Runtime {
             js_realloc: Some(js_realloc),
             js_malloc_usable_size: Some(js_usable_size),
         };
-        let opaque = ptr::from_ref::<Shared>(&shared).cast_mut().cast::<c_void>();
+        let pointer = NonNull::from(Box::leak(owned));
+        let opaque = pointer.as_ptr().cast::<c_void>();
+        // SAFETY: leaked just now; nothing frees it before `give_up` or `drop`.
+        let shared = unsafe { pointer.as_ref() };
+        let give_up = || {
+            shared.heap.free_all();
+            // SAFETY: the pointer of the leaked box; this is the last use on every path that comes here.
+            drop(unsafe { Box::from_raw(pointer.as_ptr()) });
+        };
         // SAFETY: `functions` is copied; `opaque` is boxed and outlives the runtime (A). A null result is handled at each step;
         // what was allocated so far goes with the heap.
         unsafe {
             let rt = qjs::JS_NewRuntime2(&raw const functions, opaque);
             if rt.is_null() {
-                shared.heap.free_all();
+                give_up();
                 return None;
             }
             shared.rt.set(rt);
             qjs::JS_SetRuntimeOpaque(rt, opaque);
             let ctx = qjs::JS_NewContextRaw(rt);
             if ctx.is_null() {
-                shared.heap.free_all();
+                give_up();
                 return None;
             }
             // No WeakRef and no performance: they let a task see the garbage collector and the clock.
@@ -426,36 +480,44 @@ impl Runtime {
                 || qjs::JS_AddIntrinsicPromise(ctx) != 0
                 || qjs::JS_AddIntrinsicAToB(ctx) != 0;
             let Some(ctx) = NonNull::new(ctx).filter(|_| !bad) else {
-                shared.heap.free_all();
+                give_up();
                 return None;
             };
             qjs::JS_SetContextOpaque(ctx.as_ptr(), opaque);
             qjs::JS_SetInterruptHandler(rt, Some(js_interrupt), opaque);
             qjs::JS_SetHostPromiseRejectionTracker(rt, Some(js_rejection), opaque);
             qjs::JS_SetModuleLoaderFunc(rt, Some(js_normalize), Some(js_load), opaque);
-            Some(Self { ctx, shared })
+            Some(Self {
+                ctx,
+                shared: pointer,
+            })
         }
+    }
+
+    fn shared(&self) -> &Shared {
+        // SAFETY: live until `drop` (A); only shared references to it exist (D).
+        unsafe { self.shared.as_ref() }
     }
 
     /// Enters the runtime from this place of this thread's stack.
     pub(super) fn enter(&self) -> Ctx<'_> {
         // SAFETY: `rt` is live (A) and this is its thread (B). A tripped runtime keeps its stack limit of 1.
-        unsafe { qjs::JS_UpdateStackTop(self.shared.rt.get()) };
+        unsafe { qjs::JS_UpdateStackTop(self.shared().rt.get()) };
         Ctx {
             raw: self.ctx,
-            shared: &self.shared,
+            shared: self.shared(),
         }
     }
 
     /// Sets the limits and arms them.
     pub(super) fn arm(&self, memory_bytes: usize, stack_bytes: usize) {
-        self.shared.heap.limit.set(memory_bytes);
-        self.shared.heap.refused.set(false);
-        self.shared.armed.set(true);
+        self.shared().heap.limit.set(memory_bytes);
+        self.shared().heap.refused.set(false);
+        self.shared().armed.set(true);
         // SAFETY: `rt` is live (A). 0 would mean "no limit", 16 MiB is the most that any thread of ours offers.
         unsafe {
             qjs::JS_SetMaxStackSize(
-                self.shared.rt.get(),
+                self.shared().rt.get(),
                 stack_bytes.clamp(1, 16 << 20) as qjs::size_t,
             );
         };
@@ -463,30 +525,33 @@ impl Runtime {
 
     /// A new turn: its tick budget.
     pub(super) fn set_tick_limit(&self, limit: u64) {
-        self.shared.ticks.set(0);
-        self.shared.tick_limit.set(limit);
+        self.shared().ticks.set(0);
+        self.shared().tick_debt.set(0);
+        self.shared().tick_limit.set(limit);
     }
 
     /// What ended this runtime, if anything did.
     pub(super) fn tripped(&self) -> Option<Trip> {
-        self.shared.trip.get()
+        self.shared().trip.get()
     }
 
     /// Bytes taken from the machine.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.shared.heap.used.get()
+        self.shared().heap.used.get()
     }
 
     /// Set from another thread, it ends the runtime at the next poll.
     pub(super) fn interrupt(&self) -> Arc<AtomicBool> {
-        self.shared.interrupt.clone()
+        self.shared().interrupt.clone()
     }
 }
 
 impl Drop for Runtime {
     fn drop(&mut self) {
         // Invariant F. No `Value` is alive, for each borrows `self`.
-        self.shared.heap.free_all();
+        self.shared().heap.free_all();
+        // SAFETY: the pointer of `Box::leak`, used for the last time.
+        drop(unsafe { Box::from_raw(self.shared.as_ptr()) });
     }
 }
 
@@ -936,6 +1001,20 @@ impl<'r> Ctx<'r> {
         Thrown
     }
 
+    /// The lines of JavaScript that run now; `None` when there are none to be had.
+    pub(super) fn backtrace(self) -> Option<String> {
+        // SAFETY: throws and takes back an error of its own; a format without arguments. `stack` is an own data property of a fresh error.
+        unsafe {
+            qjs::JS_ThrowPlainError(self.raw.as_ptr(), c"".as_ptr());
+            let error = self.own(qjs::JS_GetException(self.raw.as_ptr()));
+            if error.is_error() {
+                error.get(c"stack").ok()?.as_string()
+            } else {
+                None
+            }
+        }
+    }
+
     /// Takes the pending exception; `undefined` when there is none.
     pub(super) fn exception(self) -> Value<'r> {
         // SAFETY: gives us the count of the exception.
@@ -999,16 +1078,16 @@ impl<'r> Ctx<'r> {
     }
 
     /// Takes a kept value out.
-    pub(super) fn release(self, kept: Kept) -> Value<'r> {
+    pub(super) fn release(self, Kept(slot): Kept) -> Value<'r> {
         let raw = self
             .shared
             .kept
             .borrow_mut()
-            .get_mut(kept.0 as usize)
+            .get_mut(slot as usize)
             .and_then(Option::take);
         match raw {
             Some(raw) => {
-                self.shared.free_slots.borrow_mut().push(kept.0);
+                self.shared.free_slots.borrow_mut().push(slot);
                 // SAFETY: the table's count becomes ours.
                 unsafe { self.own(raw) }
             }
@@ -1297,13 +1376,10 @@ impl<'r> Value<'r> {
         // SAFETY: a live value; the answer is a new count or a value without one.
         unsafe {
             let target = qjs::JS_GetProxyTarget(self.ctx.raw.as_ptr(), self.raw);
-            match self.ctx.check(target) {
-                Ok(target) => target,
-                Err(Thrown) => {
-                    drop(self.ctx.exception());
-                    self.ctx.undefined()
-                }
-            }
+            self.ctx.check(target).unwrap_or_else(|Thrown| {
+                drop(self.ctx.exception());
+                self.ctx.undefined()
+            })
         }
     }
 
@@ -1561,32 +1637,21 @@ impl Drop for Key<'_> {
 
 /// WTF-8 to UTF-8: each lone surrogate becomes one U+FFFD.
 fn lossy(bytes: &[u8]) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => text.to_owned(),
-        Err(_) => {
-            let mut text = String::with_capacity(bytes.len());
-            let mut rest = bytes;
-            while !rest.is_empty() {
-                match std::str::from_utf8(rest) {
-                    Ok(good) => {
-                        text.push_str(good);
-                        break;
-                    }
-                    Err(error) => {
-                        let (good, bad) = rest.split_at(error.valid_up_to());
-                        text.push_str(&String::from_utf8_lossy(good));
-                        text.push('\u{fffd}');
-                        // A surrogate has three bytes: ED A0..BF xx.
-                        let skip = if bad.len() >= 3 && bad[0] == 0xed {
-                            3
-                        } else {
-                            1
-                        };
-                        rest = &bad[skip.min(bad.len())..];
-                    }
-                }
+    let mut text = String::with_capacity(bytes.len());
+    let mut rest = bytes;
+    loop {
+        let error = match std::str::from_utf8(rest) {
+            Ok(good) => {
+                text.push_str(good);
+                return text;
             }
-            text
-        }
+            Err(error) => error,
+        };
+        let (good, bad) = rest.split_at(error.valid_up_to());
+        text.push_str(&String::from_utf8_lossy(good));
+        text.push('\u{fffd}');
+        // A surrogate has three bytes: ED A0..BF xx.
+        let skip = if bad.first() == Some(&0xed) { 3 } else { 1 };
+        rest = &bad[skip.min(bad.len())..];
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Reading a value runs its getters; whatever fails is shown as `[unreadable]`. The text is bounded, so is the depth.
 
+use std::fmt::Write as _;
+
 use super::raw::{Ctx, Kind, Thrown, Value};
 use super::write::quote;
 
@@ -45,14 +47,21 @@ impl<'r> Shower<'r> {
         self.out.len() > self.max_bytes || self.ctx.is_tripped()
     }
 
+    fn say(&mut self, text: std::fmt::Arguments<'_>) {
+        // Writing into a `String` cannot fail.
+        let _ = self.out.write_fmt(text);
+    }
+
     fn show(&mut self, value: &Value<'r>) {
         match value.kind() {
             Kind::Undefined => self.out.push_str("undefined"),
             Kind::String => self.quoted(value),
             Kind::Symbol => {
-                let name = value.get(c"description").ok().and_then(|text| text.as_string());
-                self.out
-                    .push_str(&format!("Symbol({})", name.unwrap_or_default()));
+                let name = value
+                    .get(c"description")
+                    .ok()
+                    .and_then(|text| text.as_string());
+                self.say(format_args!("Symbol({})", name.unwrap_or_default()));
             }
             Kind::BigInt => {
                 self.plain(value);
@@ -96,7 +105,7 @@ impl<'r> Shower<'r> {
     fn error(&mut self, value: &Value<'r>, with_stack: bool) {
         let failure = super::capture::failure_of(self.ctx, value);
         if !with_stack {
-            self.out.push_str(&format!("[{failure}]"));
+            self.say(format_args!("[{failure}]"));
             return;
         }
         self.out.push_str(&failure.to_string());
@@ -108,7 +117,7 @@ impl<'r> Shower<'r> {
             }
             next = failure.cause.as_deref();
             if let Some(cause) = next {
-                self.out.push_str(&format!("\ncaused by {cause}"));
+                self.say(format_args!("\ncaused by {cause}"));
             }
         }
     }
@@ -119,7 +128,7 @@ impl<'r> Shower<'r> {
             drop(self.ctx.exception());
             match name.as_deref() {
                 None | Some("") => self.out.push_str("[Function]"),
-                Some(name) => self.out.push_str(&format!("[Function: {name}]")),
+                Some(name) => self.say(format_args!("[Function: {name}]")),
             }
             return;
         }
@@ -153,20 +162,19 @@ impl<'r> Shower<'r> {
             }
             "RegExp" => self.plain(value),
             "Number" | "String" | "Boolean" | "BigInt" => {
-                self.out.push_str(&format!("[{brand}: {}]", value.text()?));
+                self.say(format_args!("[{brand}: {}]", value.text()?));
             }
             "Promise" | "WeakMap" | "WeakSet" | "Generator" | "AsyncGenerator" => {
-                self.out.push_str(&format!("[{brand}]"));
+                self.say(format_args!("[{brand}]"));
             }
             "ArrayBuffer" => {
                 let size = value.with_bytes(|bytes| bytes.len()).unwrap_or(0);
-                self.out.push_str(&format!("[ArrayBuffer: {size} bytes]"));
+                self.say(format_args!("[ArrayBuffer: {size} bytes]"));
             }
             "Map" | "Set" => self.collection(value, &brand)?,
             "Array" => self.list(value)?,
             _ if value.is_typed_array() => {
-                self.out
-                    .push_str(&format!("{brand}({}) ", value.length()?));
+                self.say(format_args!("{brand}({}) ", value.length()?));
                 self.list(value)?;
             }
             _ => {
@@ -224,7 +232,7 @@ impl<'r> Shower<'r> {
 
     fn collection(&mut self, value: &Value<'r>, brand: &str) -> Result<(), Thrown> {
         let size = value.get(c"size")?.text()?;
-        self.out.push_str(&format!("{brand}({size}) {{"));
+        self.say(format_args!("{brand}({size}) {{"));
         let entries = value.get(c"entries")?.call_on(value, &[])?;
         let next = entries.get(c"next")?;
         let mut first = true;

@@ -4,6 +4,8 @@
 //! Getters, proxies and `toJSON` of the task do run, as the language says, under the turn's budget.
 //! A value that JSON cannot hold is refused with the path at which it stands.
 
+use std::fmt::Write as _;
+
 use super::raw::{Args, Ctx, Key, Kind, Thrown, Value};
 
 /// Class numbers of QuickJS for wrapper objects; `tests` checks them against the engine in use.
@@ -180,7 +182,9 @@ impl<'r> Writer<'r> {
         }
         for part in &self.path {
             match part {
-                Part::Index(index) => place.push_str(&format!("[{index}]")),
+                Part::Index(index) => {
+                    let _ = write!(place, "[{index}]");
+                }
                 Part::Key(start, end) => {
                     let key = String::from_utf8_lossy(&self.out[*start..*end]);
                     let plain = key.trim_matches('"');
@@ -193,7 +197,7 @@ impl<'r> Writer<'r> {
                         place.push('.');
                         place.push_str(plain);
                     } else {
-                        place.push_str(&format!("[{key}]"));
+                        let _ = write!(place, "[{key}]");
                     }
                 }
             }
@@ -409,7 +413,7 @@ impl<'r> Writer<'r> {
             self.out.extend_from_slice(b"null");
         } else if number == 0.0 {
             self.out.push(b'0');
-        } else if number.abs() < EXACT && number.trunc() == number {
+        } else if number.abs() < EXACT && number.fract() == 0.0 {
             self.int(number as i64);
         } else {
             // JavaScript's own shortest form; a primitive number runs no code of the task.

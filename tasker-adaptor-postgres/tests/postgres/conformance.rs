@@ -1,9 +1,8 @@
-//! The suite that every adaptor passes, on a real server, concurrent parts on several connections.
+//! The suite that every adaptor passes, concurrent parts on several connections.
 
-mod common;
-
-use common::TestSchema;
 use tasker_adaptor::conformance::Harness;
+
+use crate::kit::TestSchema;
 
 async fn fresh() -> Harness {
     let schema = TestSchema::new();
@@ -15,5 +14,5 @@ async fn fresh() -> Harness {
 
 tasker_adaptor::conformance_tests!(
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    crate::fresh
+    crate::conformance::fresh
 );

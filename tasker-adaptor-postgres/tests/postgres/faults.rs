@@ -1,0 +1,346 @@
+//! Lost replies, killed connections, a server that crashes under load: the same request again is always safe.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tasker_adaptor::{
+    FrameNext, Journal as _, Lease, Queue as _, RunStatus, RunStore as _, StackStatus,
+    StorageError, TurnNo, Workers as _,
+};
+use tasker_adaptor_postgres::PostgresStorage;
+
+use crate::kit::{
+    Held, NOW, PATIENCE, Served, TestSchema, assert_sound, begin, call, claim, commit_one, connect,
+    json, local, new_run, settled, turn, worker,
+};
+use crate::proxy::{Cut, Proxy};
+
+/// `COMMIT` as the client sends it, and as the server answers it.
+const BEFORE: Cut = Cut::Before(b"COMMIT");
+const AFTER: Cut = Cut::After(b"COMMIT\0");
+
+async fn behind_proxy() -> (TestSchema, Proxy, PostgresStorage) {
+    let schema = TestSchema::new();
+    let proxy = Proxy::start(&schema.url).await;
+    let storage = schema
+        .options_at(&proxy.url)
+        .listen(false)
+        .connect()
+        .await
+        .unwrap();
+    (schema, proxy, storage)
+}
+
+fn assert_unknown<T: std::fmt::Debug>(outcome: Result<T, StorageError>, proxy: &Proxy) {
+    assert!(proxy.has_cut(), "the cut did not happen");
+    let error = outcome.expect_err("the reply was lost");
+    assert!(
+        matches!(error, StorageError::Unavailable { .. }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn pg_reply_cut() {
+    let (_schema, proxy, storage) = behind_proxy().await;
+    let worker = worker(&storage).await;
+    for (cut, was_applied) in [(BEFORE, false), (AFTER, true)] {
+        let held = begin(&storage, worker).await;
+        let made = call(true);
+        let first = turn(held, vec![made.clone()]);
+        proxy.arm(cut.clone());
+        assert_unknown(commit_one(&storage, first.clone()).await, &proxy);
+        let receipt = commit_one(&storage, first).await.unwrap().unwrap();
+        assert_eq!(receipt.already_applied, was_applied, "{cut:?}");
+        assert_eq!(receipt.status, StackStatus::SuspendedWaitingChild);
+        let journal = storage.load(held.frame).await.unwrap().unwrap();
+        assert_eq!(journal.children.len(), 1);
+
+        let mut last = turn(
+            Held {
+                turn: TurnNo(1),
+                ..held
+            },
+            vec![],
+        );
+        last.delivered = vec![local(made.id, 1)];
+        last.next = FrameNext::Completed(Some(json("42")));
+        proxy.arm(cut.clone());
+        assert_unknown(commit_one(&storage, last.clone()).await, &proxy);
+        let receipt = commit_one(&storage, last).await.unwrap().unwrap();
+        assert_eq!(receipt.already_applied, was_applied, "{cut:?}");
+        assert_eq!(
+            storage.run(held.run).await.unwrap().unwrap().status,
+            RunStatus::Completed
+        );
+    }
+    assert_sound(&storage).await;
+}
+
+#[tokio::test]
+async fn a_claim_whose_reply_is_lost_is_found_among_the_owned_rows() {
+    let (_schema, proxy, storage) = behind_proxy().await;
+    let worker = worker(&storage).await;
+    storage.submit(vec![new_run()], NOW).await.unwrap();
+    proxy.arm(BEFORE);
+    assert_unknown(storage.claim_frames(claim(worker, 1)).await, &proxy);
+    assert!(storage.owned(worker, false).await.unwrap().is_empty());
+    proxy.arm(AFTER);
+    assert_unknown(storage.claim_frames(claim(worker, 1)).await, &proxy);
+    let owned = storage.owned(worker, false).await.unwrap();
+    assert_eq!(owned.len(), 1);
+    let again = storage
+        .reload_frame(owned[0].id, worker, NOW)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(again.row.epoch, owned[0].epoch.next());
+    assert_sound(&storage).await;
+}
+
+#[tokio::test]
+async fn a_finish_and_a_submit_whose_reply_is_lost_are_sent_again() {
+    let (_schema, proxy, storage) = behind_proxy().await;
+    let worker = worker(&storage).await;
+    for (cut, was_applied) in [(BEFORE, false), (AFTER, true)] {
+        let held = begin(&storage, worker).await;
+        let made = call(true);
+        commit_one(&storage, turn(held, vec![made.clone()]))
+            .await
+            .unwrap()
+            .unwrap();
+        let finish: Arc<[_]> = Arc::from(vec![settled(made.id, worker, tasker_adaptor::Epoch(1))]);
+        proxy.arm(cut);
+        assert_unknown(storage.finish_calls(Arc::clone(&finish), NOW).await, &proxy);
+        assert_eq!(
+            storage.finish_calls(finish, NOW).await.unwrap(),
+            [Ok(!was_applied)]
+        );
+        let row = storage.stack_run(held.frame).await.unwrap().unwrap();
+        assert_eq!(row.status, StackStatus::PendingResume);
+    }
+    let run = new_run();
+    proxy.arm(Cut::After(b"SELECT 1\0"));
+    assert_unknown(storage.submit(vec![run.clone()], NOW).await, &proxy);
+    let answer = storage.submit(vec![run.clone()], NOW).await.unwrap();
+    assert!(!answer[0].as_ref().unwrap().created);
+    assert_eq!(storage.stack_runs(run.id).await.unwrap().len(), 1);
+    assert_sound(&storage).await;
+}
+
+#[tokio::test]
+async fn killed_backends_cost_an_error_and_then_it_works_again() {
+    let schema = TestSchema::new();
+    let storage = schema.storage().await;
+    let worker = worker(&storage).await;
+    let held = begin(&storage, worker).await;
+    let client = connect(&schema.url).await;
+    // Every idle connection whose last statement was about this schema.
+    let killed = client
+        .query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%' || $1 || '%'",
+            &[&schema.name],
+        )
+        .await
+        .unwrap();
+    assert!(!killed.is_empty());
+    let first = turn(held, vec![call(true)]);
+    let receipt = persist(async || commit_one(&storage, first.clone()).await)
+        .await
+        .unwrap();
+    assert_eq!(receipt.status, StackStatus::SuspendedWaitingChild);
+    assert!(persist(async || storage.heartbeat(worker, NOW, 60_000).await).await);
+}
+
+#[tokio::test]
+async fn a_future_that_is_dropped_leaves_no_transaction_behind() {
+    let schema = TestSchema::new();
+    let storage = schema.options().pool_size(2).connect().await.unwrap();
+    let worker = worker(&storage).await;
+    let held = begin(&storage, worker).await;
+    let mut other = schema.client().await;
+    let lock = other.transaction().await.unwrap();
+    lock.execute(
+        "SELECT 1 FROM stack_runs WHERE id = $1 FOR UPDATE",
+        &[&held.frame.as_uuid()],
+    )
+    .await
+    .unwrap();
+    let first = turn(held, vec![call(true)]);
+    for _ in 0..4 {
+        let given_up = tokio::time::timeout(
+            Duration::from_millis(50),
+            commit_one(&storage, first.clone()),
+        )
+        .await;
+        assert!(given_up.is_err(), "the frame is locked");
+    }
+    lock.commit().await.unwrap();
+    // Two connections are all there are: none of them may be stuck in a transaction, or hold a lock.
+    let receipt = tokio::time::timeout(PATIENCE, commit_one(&storage, first))
+        .await
+        .unwrap();
+    assert_eq!(
+        receipt.unwrap().unwrap().status,
+        StackStatus::SuspendedWaitingChild
+    );
+    assert_sound(&storage).await;
+}
+
+#[tokio::test]
+async fn a_statement_timeout_of_the_server_is_an_error_that_may_be_tried_again() {
+    let schema = TestSchema::new();
+    let url = format!("{}&options=-c%20statement_timeout%3D200", schema.url);
+    let storage = schema.options_at(&url).connect().await.unwrap();
+    let worker = worker(&storage).await;
+    let held = begin(&storage, worker).await;
+    let mut other = schema.client().await;
+    let lock = other.transaction().await.unwrap();
+    lock.execute(
+        "SELECT 1 FROM stack_runs WHERE id = $1 FOR UPDATE",
+        &[&held.frame.as_uuid()],
+    )
+    .await
+    .unwrap();
+    let error = commit_one(&storage, turn(held, vec![call(true)]))
+        .await
+        .unwrap_err();
+    assert!(error.is_retryable(), "{error:?}");
+    lock.commit().await.unwrap();
+    let receipt = commit_one(&storage, turn(held, vec![call(true)]))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(!receipt.already_applied);
+}
+
+/// As an engine does: the identical request until there is an answer.
+async fn persist<T, F>(mut request: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, StorageError>>,
+{
+    let trying = async {
+        loop {
+            match request().await {
+                Ok(answer) => return answer,
+                Err(error) if error.is_retryable() => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE * 2, trying)
+        .await
+        .expect("the server comes back")
+}
+
+/// One run of three calls by one worker; every request is repeated until it is answered.
+async fn run_to_the_end(storage: &PostgresStorage) -> tasker_adaptor::TaskRunId {
+    let worker = tasker_adaptor::WorkerId::from_uuid(crate::kit::id());
+    let new = tasker_adaptor::NewWorker {
+        id: worker,
+        name: String::new(),
+        now: NOW,
+        lease_ms: 600_000,
+    };
+    persist(async || storage.register(new.clone()).await).await;
+    let run = new_run();
+    persist(async || storage.submit(vec![run.clone()], NOW).await).await[0]
+        .as_ref()
+        .unwrap();
+    let only = tasker_adaptor::Claim {
+        only: Some(run.root),
+        ..claim(worker, 1)
+    };
+    let mut claimed = persist(async || storage.claim_frames(only).await)
+        .await
+        .pop();
+    while claimed.is_none() {
+        claimed = persist(async || storage.reload_frame(run.root, worker, NOW).await).await;
+    }
+    let row = claimed.unwrap().row;
+    let mut held = Held {
+        run: run.id,
+        frame: run.root,
+        lease: Lease {
+            worker,
+            epoch: row.epoch,
+        },
+        turn: row.turn,
+    };
+    let mut delivered = Vec::new();
+    for number in 1..=3 {
+        let made = call(true);
+        let mut next = turn(held, vec![made.clone()]);
+        next.delivered = std::mem::replace(&mut delivered, vec![local(made.id, number)]);
+        persist(async || commit_one(storage, next.clone()).await)
+            .await
+            .unwrap();
+        held.turn = held.turn.next();
+    }
+    let mut last = turn(held, vec![]);
+    last.delivered = delivered;
+    last.next = FrameNext::Completed(Some(json("3")));
+    persist(async || commit_one(storage, last.clone()).await)
+        .await
+        .unwrap();
+    run.id
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_server_that_crashes_under_load_loses_and_repeats_nothing() {
+    let mut server = Served::start("serve").await;
+    let schema = TestSchema::at(server.url.clone());
+    let storage = schema.storage().await;
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let load: Vec<_> = (0..6)
+        .map(|_| {
+            let (storage, stop) = (storage.clone(), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let mut runs = Vec::new();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    runs.push(run_to_the_end(&storage).await);
+                }
+                runs
+            })
+        })
+        .collect();
+    for _ in 0..3 {
+        let before = ended(&storage).await;
+        crate::kit::until("runs end", async || ended(&storage).await >= before + 20).await;
+        server.restart().await;
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut runs = Vec::new();
+    for worker in load {
+        runs.extend(worker.await.unwrap());
+    }
+    assert!(runs.len() >= 60);
+    for run in &runs {
+        assert_eq!(
+            storage.run(*run).await.unwrap().unwrap().status,
+            RunStatus::Completed
+        );
+        let rows = storage.stack_runs(*run).await.unwrap();
+        assert_eq!(rows.len(), 4);
+        assert!(
+            rows.iter()
+                .all(|row| row.status == StackStatus::Completed && row.attempt <= 1)
+        );
+    }
+    assert_sound(&storage).await;
+    drop(schema);
+    server.stop().await;
+}
+
+async fn ended(storage: &PostgresStorage) -> usize {
+    let filter = tasker_adaptor::RunFilter {
+        statuses: vec![RunStatus::Completed],
+        ..Default::default()
+    };
+    persist(async || storage.runs(&filter, 100_000).await)
+        .await
+        .runs
+        .len()
+}

@@ -1,0 +1,141 @@
+//! Migrations, permissions, names.
+
+use tasker_adaptor::{RunStore as _, StorageError};
+use tasker_adaptor_postgres::PostgresStorage;
+
+use crate::kit::{NOW, TestSchema, connect, new_run};
+
+#[tokio::test]
+async fn an_adaptor_that_may_not_migrate_says_what_is_missing_and_takes_what_was_applied_by_hand() {
+    let schema = TestSchema::new();
+    let refused = schema.options().migrate(false).connect().await.unwrap_err();
+    let StorageError::MigrationNeeded {
+        found: 0,
+        needed: 1,
+        missing,
+    } = &refused
+    else {
+        panic!("{refused}");
+    };
+    assert!(missing.contains("0001_first"));
+    let client = connect(&schema.url).await;
+    let sql = "SELECT 1 FROM pg_namespace WHERE nspname = $1";
+    let there = client.query_opt(sql, &[&schema.name]).await.unwrap();
+    assert!(there.is_none(), "nothing may be created");
+
+    let script = PostgresStorage::migration_sql(&schema.name).unwrap();
+    client
+        .batch_execute(&format!("BEGIN;{script}COMMIT"))
+        .await
+        .unwrap();
+    let storage = schema.options().migrate(false).connect().await.unwrap();
+    storage.submit(vec![new_run()], NOW).await.unwrap()[0]
+        .as_ref()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_left_alone() {
+    let schema = TestSchema::new();
+    drop(schema.storage().await);
+    let client = schema.client().await;
+    client
+        .batch_execute("INSERT INTO tasker_schema (version, name) VALUES (7, 'from_the_future')")
+        .await
+        .unwrap();
+    let refused = schema.options().connect().await.unwrap_err();
+    assert!(
+        matches!(refused, StorageError::NewerSchema { found: 7, known: 1 }),
+        "{refused}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_start_together_migrate_once() {
+    let schema = TestSchema::new();
+    let starts = (0..8).map(|_| tokio::spawn(schema.options().pool_size(2).connect()));
+    for started in futures::future::join_all(starts).await {
+        started.unwrap().unwrap();
+    }
+    let client = schema.client().await;
+    let row = client
+        .query_one("SELECT count(*) FROM tasker_schema", &[])
+        .await
+        .unwrap();
+    assert_eq!(row.get::<_, i64>(0), 1);
+}
+
+#[tokio::test]
+async fn row_level_security_is_on_and_nothing_is_granted_to_anybody() {
+    let schema = TestSchema::new();
+    let client = connect(&schema.url).await;
+    // As on Supabase: roles of the API, and default privileges that would let them in.
+    client
+        .batch_execute(&format!(
+            "DO $$ BEGIN CREATE ROLE anon; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
+             CREATE SCHEMA {0}; ALTER DEFAULT PRIVILEGES IN SCHEMA {0} GRANT ALL ON TABLES TO anon, PUBLIC;",
+            schema.name
+        ))
+        .await
+        .unwrap();
+    drop(schema.storage().await);
+    let open = client
+        .query(
+            "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relkind = 'r' \
+             AND (NOT c.relrowsecurity OR has_table_privilege('anon', c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE'))",
+            &[&schema.name],
+        )
+        .await
+        .unwrap();
+    let open: Vec<String> = open.iter().map(|row| row.get(0)).collect();
+    assert!(open.is_empty(), "{open:?} can be reached by others");
+    let count = client
+        .query_one(
+            "SELECT count(*) FROM pg_tables WHERE schemaname = $1",
+            &[&schema.name],
+        )
+        .await
+        .unwrap();
+    assert_eq!(count.get::<_, i64>(0), 8);
+}
+
+#[tokio::test]
+async fn a_schema_may_have_any_name_and_two_in_one_database_do_not_meet() {
+    let (mut first, second) = (TestSchema::new(), TestSchema::new());
+    first.name = format!("Über \"{}", first.name.trim_start_matches("test_"));
+    let storage = first.options().connect().await.unwrap();
+    let run = new_run();
+    storage.submit(vec![run.clone()], NOW).await.unwrap()[0]
+        .as_ref()
+        .unwrap();
+    assert!(storage.run(run.id).await.unwrap().is_some());
+    assert!(second.storage().await.run(run.id).await.unwrap().is_none());
+    let client = connect(&first.url).await;
+    let quoted = first.name.replace('"', "\"\"");
+    client
+        .batch_execute(&format!("DROP SCHEMA \"{quoted}\" CASCADE"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_reached_is_unavailable_and_shows_no_password() {
+    let url = "postgres://me:hunter2@127.0.0.1:1/db?connect_timeout=2";
+    let error = PostgresStorage::connect(url).await.unwrap_err();
+    assert!(
+        matches!(error, StorageError::Unavailable { .. }) && error.is_retryable(),
+        "{error}"
+    );
+    let options = PostgresStorage::options(url);
+    let unreadable = PostgresStorage::connect("postgres://me:hunter2@[")
+        .await
+        .unwrap_err();
+    for text in [
+        error.to_string(),
+        format!("{error:?}"),
+        format!("{options:?}"),
+        format!("{unreadable:?}"),
+    ] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}
