@@ -123,6 +123,8 @@ pub enum Command {
     },
     /// Shows every setting with its value and where that comes from.
     Config,
+    /// Runs tasks and serves HTTP until it is told to stop.
+    Serve(Serve),
     /// Prints completions for a shell.
     Completions {
         /// The shell.
@@ -291,6 +293,35 @@ pub enum Keystore {
     },
     /// Seals every value again under the current master key.
     Rotate,
+}
+
+/// `tasker serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Only these services, by name, with commas.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub services: Vec<String>,
+    /// The first port; each service has its fixed place after it. 0: any free ports [default: 3100]
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// The address to listen on. Others than loopback need a token [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    pub bind: Option<String>,
+    /// Listens on other addresses than loopback without a token.
+    #[arg(long)]
+    pub allow_unauthenticated: bool,
+    /// Who drives runs: this process by itself, or POSTs to simple-stack-processor alone.
+    #[arg(long, value_enum, default_value_t = DriveBy::Engine)]
+    pub drive: DriveBy,
+}
+
+/// Who drives runs under `tasker serve`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DriveBy {
+    /// This process, by itself.
+    Engine,
+    /// POSTs to simple-stack-processor, alone.
+    Post,
 }
 
 /// Forms of a schema.

@@ -88,6 +88,8 @@ const KNOWN: &[Known] = &[
             "SUPABASE_SERVICE_KEY",
         ],
     ),
+    secret("websearch.api_key", &["WEBSEARCH_API_KEY"]),
+    secret("websearch.engine_id", &["WEBSEARCH_ENGINE_ID"]),
     open("http.allow", &["TASKER_HTTP_ALLOW"], None),
 ];
 

@@ -16,6 +16,8 @@ use tasker_proxies::openai::{OpenAi, OpenAiOptions};
 use tasker_proxies::remote::{Remote, RemoteOptions};
 use tasker_proxies::supabase::{Supabase, SupabaseOptions};
 
+use tasker_proxies::websearch::{DuckDuckGo, GoogleSearch, GoogleSearchOptions, WebSearch};
+
 use crate::config::{Config, hide_password};
 use crate::error::CliError;
 use crate::registry;
@@ -67,6 +69,11 @@ impl Database {
         })
     }
 
+    /// A file that is not there yet.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Sqlite(path) if !Path::new(path).exists())
+    }
+
     /// For people.
     pub(crate) fn shown(&self) -> String {
         match self {
@@ -90,8 +97,11 @@ pub(crate) fn builder(
     let mut builder = Engine::builder()
         .shared_storage(Arc::clone(&storage))
         .private_service(keystore(config, storage)?)
-        .service(openai(config)?);
-    let mut taken = vec!["keystore".to_owned(), "openai".to_owned()];
+        .service(openai(config)?)
+        .service(websearch(config)?);
+    let mut taken = ["keystore", "openai", "websearch"]
+        .map(str::to_owned)
+        .to_vec();
     if let Some(supabase) = supabase(config)? {
         builder = builder.service(supabase);
         taken.push("supabase".to_owned());
@@ -170,6 +180,21 @@ fn openai(config: &Config) -> Result<OpenAi, ServiceError> {
     options.organization = text("openai.organization");
     options.project = text("openai.project");
     OpenAi::new(options)
+}
+
+/// Google where both its settings are there, else DuckDuckGo.
+fn websearch(config: &Config) -> Result<WebSearch, ServiceError> {
+    let secret = |name| config.get(name).map(Secret::new);
+    Ok(
+        match (secret("websearch.api_key"), secret("websearch.engine_id")) {
+            (Some(key), Some(engine)) => WebSearch::new(GoogleSearch::new(GoogleSearchOptions {
+                api_key: Some(key),
+                engine_id: Some(engine),
+                ..GoogleSearchOptions::default()
+            })?),
+            _ => WebSearch::new(DuckDuckGo::new(HttpOptions::default())?),
+        },
+    )
 }
 
 fn supabase(config: &Config) -> Result<Option<Supabase>, ServiceError> {

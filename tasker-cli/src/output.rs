@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::Cli;
+use crate::args::{Cli, Command};
 use crate::config::Config;
 use crate::error::CliError;
 
@@ -103,7 +103,7 @@ pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     lines.collect::<Vec<String>>().join("\n")
 }
 
-/// Starts logging to standard error: `RUST_LOG`, else `--debug` or `DEBUG=true`, else `LOG_LEVEL`.
+/// Starts logging to standard error: `RUST_LOG`, else `--debug` or `DEBUG=true`, else `LOG_LEVEL`; `tasker serve` says at least what it serves.
 pub(crate) fn log_to_stderr(config: &Config, cli: &Cli) -> Result<(), CliError> {
     let debug =
         cli.global.debug || std::env::var("DEBUG").is_ok_and(|text| text == "true" || text == "1");
@@ -111,6 +111,9 @@ pub(crate) fn log_to_stderr(config: &Config, cli: &Cli) -> Result<(), CliError> 
     let filter = match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => filter,
         _ if debug => "info,tasker_core=debug,tasker_cli=debug".to_owned(),
+        _ if matches!(cli.command, Command::Serve(_)) && level == "warn" => {
+            "warn,tasker_cli=info".to_owned()
+        }
         _ => level.to_owned(),
     };
     let filter = EnvFilter::try_new(&filter).map_err(|_| {

@@ -180,6 +180,46 @@ fn inputs_come_from_arguments_files_and_standard_input() {
 }
 
 #[test]
+fn typescript_and_relative_imports_are_published() {
+    let folder = Folder::new();
+    folder.write("tasks/typed.ts", "import { twice } from './shared/twice.ts';\nexport default async function typed(input: { n: number }): Promise<number> {\n  return twice(input.n);\n}\n");
+    folder.write(
+        "tasks/shared/twice.ts",
+        "export const twice = (n: number): number => n * 2;\n",
+    );
+    folder.ok(&["publish", "--all"]);
+    assert_eq!(
+        folder.ok(&["run", "typed", "-i", r#"{"n":4}"#, "--poll"]),
+        "8"
+    );
+}
+
+#[test]
+fn a_blocked_run_is_decided_about() {
+    let folder = folder();
+    let id = folder.ok(&["run", "two"]);
+    let file =
+        tasker_adaptor_sqlite::rusqlite::Connection::open(folder.path().join("tasker.db")).unwrap();
+    file.execute_batch("PRAGMA foreign_keys = OFF; DELETE FROM task_functions WHERE name = 'two'")
+        .unwrap();
+    drop(file);
+    let blocked = folder.tasker(&["status", &id, "--poll"]);
+    assert!(
+        blocked.code == 4
+            && blocked.err.contains("tasker unblock")
+            && blocked.err.contains("publish it again"),
+        "{blocked:?}"
+    );
+    assert_eq!(
+        folder.json(&["status", &id])["blocked"]["reason"],
+        "version_missing"
+    );
+    folder.ok(&["publish", "--all"]);
+    folder.ok(&["unblock", &id, "retry"]);
+    assert_eq!(folder.ok(&["status", &id, "--poll"]), "2");
+}
+
+#[test]
 fn one_key_is_one_run() {
     let folder = folder();
     let first = folder.ok(&["run", "two", "--key", "order-17"]);
@@ -346,4 +386,51 @@ fn schemas_types_and_completions_are_printed() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(folder.ok(&["completions", shell]).contains("tasker"));
     }
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_detaches_and_says_how_to_come_back() {
+    use std::io::{BufRead, BufReader, Read};
+    use std::process::Stdio;
+
+    let folder = Folder::new();
+    folder.write("tasks/sleeps.js", "/** @task sleeps */\nmodule.exports = async (input, { tools }) => { await tools.sleep(1500); return 'awake'; };\n");
+    folder.ok(&["publish", "--all"]);
+    let mut child = folder
+        .command(&["run", "sleeps", "--poll"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("sleep ") && !line.trim_end().ends_with("sleep") {
+        line.clear();
+        assert_ne!(
+            stderr.read_line(&mut line).unwrap(),
+            0,
+            "it ended before it slept"
+        );
+    }
+    let id = child.id().to_string();
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-INT", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    let back = rest
+        .split("come back: tasker ")
+        .nth(1)
+        .unwrap()
+        .lines()
+        .next()
+        .unwrap();
+    let back: Vec<&str> = back.split(' ').collect();
+    assert_eq!(folder.ok(&back), "\"awake\"");
 }

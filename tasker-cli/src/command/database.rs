@@ -23,6 +23,13 @@ pub(super) async fn perform(here: &Here, what: Db) -> Result<(), CliError> {
 async fn migrate(here: &Here) -> Result<(), CliError> {
     let database = Database::of(&here.config)?;
     let place = database.shown();
+    if database.is_missing() {
+        database.open(true).await?;
+        return here.output.answer(
+            &json!({ "database": place, "migrated": true, "from": 0 }),
+            || format!("{place} was made"),
+        );
+    }
     match database.open(false).await {
         Ok(_) => here
             .output

@@ -14,14 +14,15 @@ pub(super) async fn perform(here: &Here, id: TaskRunId, follow: bool) -> Result<
     let run = engine.run(id).await?;
     if follow {
         let lines = run.logs();
-        pin_mut!(lines);
+        let interrupted = tokio::signal::ctrl_c();
+        pin_mut!(lines, interrupted);
         loop {
             tokio::select! {
                 line = lines.next() => match line {
                     Some(line) => print(here, LogView::of(line?))?,
                     None => return Ok(()),
                 },
-                interrupted = tokio::signal::ctrl_c() => {
+                interrupted = &mut interrupted => {
                     interrupted.map_err(CliError::io("Ctrl-C cannot be heard"))?;
                     return Err(CliError::Detached { id });
                 }

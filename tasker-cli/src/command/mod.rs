@@ -76,6 +76,7 @@ pub(crate) async fn perform(command: Command, here: Here) -> Result<(), CliError
         Command::Config => here
             .output
             .answer(&here.config.json(), || columns(&here.config.lines())),
+        Command::Serve(args) => crate::serve::perform(here, &args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tasker", &mut std::io::stdout());
             Ok(())

@@ -82,11 +82,13 @@ async fn watched(here: &Here, run: &RunHandle) -> Result<Option<tasker_core::Jso
     let mut frame = 0_usize;
     let mut redraw = tokio::time::interval(REDRAW);
     let outcome = run.outcome();
-    tokio::pin!(outcome);
+    // One listener for the whole wait, so that no Ctrl-C falls between two looks.
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(outcome, interrupted);
     let ended = loop {
         tokio::select! {
             ended = &mut outcome => break ended,
-            interrupted = tokio::signal::ctrl_c() => {
+            interrupted = &mut interrupted => {
                 erase(drawn);
                 interrupted.map_err(CliError::io("Ctrl-C cannot be heard"))?;
                 return Err(CliError::Detached { id: run.id() });
