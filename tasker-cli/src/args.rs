@@ -1,4 +1,4 @@
-//! The command line as types. What a command does is in [`crate::command`].
+//! The command line as types. What a command does is in the module `command`.
 
 use std::path::PathBuf;
 
@@ -152,7 +152,7 @@ pub struct Publish {
     /// Checks everything and says what would change; publishes nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Lets the tasks call this private service (as [grants] in tasker.toml does for one task).
+    /// Lets the tasks call this private service (as the table `grants` in tasker.toml does for one task).
     #[arg(long, value_name = "SERVICE")]
     pub grant: Vec<String>,
 }

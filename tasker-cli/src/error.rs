@@ -92,12 +92,13 @@ impl CliError {
     /// The exit code of the process.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Setting(_) => 2,
+            Self::Usage(_)
+            | Self::Setting(_)
+            | Self::Engine(EngineError::BadInput { .. } | EngineError::InputDoesNotFit { .. }) => 2,
             Self::RunFailed { .. } => 3,
             Self::RunBlocked { .. } => 4,
             Self::RunCancelled { .. } => 5,
             Self::Engine(EngineError::UnknownTask { .. } | EngineError::UnknownRun { .. }) => 6,
-            Self::Engine(EngineError::BadInput { .. } | EngineError::InputDoesNotFit { .. }) => 2,
             Self::Detached { .. } => 130,
             _ => 1,
         }

@@ -35,14 +35,14 @@ impl Output {
         text: impl FnOnce() -> String,
     ) -> Result<(), CliError> {
         if self.json {
-            self.line(&to_text(value)?)
+            Self::line(&to_text(value)?)
         } else {
-            self.line(&text())
+            Self::line(&text())
         }
     }
 
     /// A line on standard output.
-    pub(crate) fn line(self, line: &str) -> Result<(), CliError> {
+    pub(crate) fn line(line: &str) -> Result<(), CliError> {
         let mut out = std::io::stdout().lock();
         match out
             .write_all(line.as_bytes())

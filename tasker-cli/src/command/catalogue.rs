@@ -10,7 +10,7 @@ use super::Here;
 use super::publish::short;
 use crate::args::SchemaFormat;
 use crate::error::CliError;
-use crate::output::columns;
+use crate::output::{Output, columns};
 use crate::view::TaskView;
 
 /// Lists the published tasks.
@@ -41,7 +41,7 @@ pub(super) async fn tasks(here: &Here) -> Result<(), CliError> {
 pub(super) async fn schema(here: &Here, name: &str, format: SchemaFormat) -> Result<(), CliError> {
     let engine = here.client().await?;
     let schema = Schema::from_json(&engine.task(name).await?.schema);
-    here.output.line(in_format(&schema, format).text())
+    Output::line(in_format(&schema, format).text())
 }
 
 /// A schema in one of its forms.

@@ -5,7 +5,7 @@ use tasker_core::{LogCursor, TaskRunId};
 
 use super::Here;
 use crate::error::CliError;
-use crate::output::to_text;
+use crate::output::{Output, to_text};
 use crate::view::LogView;
 
 /// Prints the log lines of a run: those that are there, and with `follow` those that come.
@@ -44,13 +44,13 @@ pub(super) async fn perform(here: &Here, id: TaskRunId, follow: bool) -> Result<
 
 fn print(here: &Here, line: LogView) -> Result<(), CliError> {
     if here.output.is_json() {
-        return here.output.line(&to_text(&line)?);
+        return Output::line(&to_text(&line)?);
     }
     let data = line
         .data
         .map(|data| format!("  {data}"))
         .unwrap_or_default();
-    here.output.line(&format!(
+    Output::line(&format!(
         "{}  {:5}  {}{data}",
         line.time, line.level, line.message
     ))

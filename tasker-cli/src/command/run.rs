@@ -10,6 +10,7 @@ use super::tree::{Progress, live};
 use super::{Here, json_argument};
 use crate::args::RunHow;
 use crate::error::CliError;
+use crate::output::Output;
 use crate::registry;
 use crate::view::RunView;
 
@@ -71,7 +72,7 @@ pub(super) async fn wait(here: &Here, run: &RunHandle) -> Result<(), CliError> {
         return outcome.map(|_| ());
     }
     let result = outcome?;
-    here.output.line(result.unwrap_or_default().text())
+    Output::line(result.unwrap_or_default().text())
 }
 
 async fn watched(here: &Here, run: &RunHandle) -> Result<Option<tasker_core::Json>, CliError> {

@@ -53,15 +53,15 @@ impl Default for RouterOptions {
 /// processor at `/stack-processor` (it answers only for an engine with [`tasker_core::Drive::Manual`]).
 pub fn router(engine: Engine, options: RouterOptions) -> Router {
     let options = Arc::new(options);
-    let mut router = task_executor::routes(engine.clone(), Arc::clone(&options))
-        .nest("/stack-processor", stack_processor::routes(engine.clone()));
     let services = engine.services();
+    let mut router = task_executor::routes(engine.clone(), Arc::clone(&options));
     for description in services.list() {
         if !services.is_private(&description.name) {
             let path = format!("/services/{}", description.name);
             router = router.nest(&path, services::routes(engine.clone(), description.name));
         }
     }
+    let router = router.nest("/stack-processor", stack_processor::routes(engine));
     guarded(router, options)
 }
 
