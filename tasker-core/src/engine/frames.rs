@@ -309,7 +309,9 @@ impl Core {
         let shared = Arc::clone(&self.shared);
         self.spawn(async move {
             for name in unknown {
-                shared.insist("read a task", || read_name(&shared, &name)).await?;
+                shared
+                    .insist("read a task", || read_name(&shared, &name))
+                    .await?;
             }
             Some(Message::NamesResolved { frame: id, vm })
         });
@@ -473,14 +475,27 @@ impl Core {
                     self.events.push_back((id, Event::VmLost));
                 }
             }
-            let Some(id) = self.vms.remove(&guilty) else { continue };
-            let Some(frame) = self.hot.get_mut(&id) else { continue };
+            let Some(id) = self.vms.remove(&guilty) else {
+                continue;
+            };
+            let Some(frame) = self.hot.get_mut(&id) else {
+                continue;
+            };
             tracing::error!(frame = %id, "a turn did not end: its thread was given up");
             frame.vm = None;
             let time = frame.machine.turn_time(self.shared.clock.now());
             let next = FrameNext::Failed(Limit::WallClock.failure(&limits));
             let (made, dropped, logs) = (Vec::new(), Vec::new(), Vec::new());
-            self.events.push_back((id, Event::TurnEnded { time, made, dropped, logs, next }));
+            self.events.push_back((
+                id,
+                Event::TurnEnded {
+                    time,
+                    made,
+                    dropped,
+                    logs,
+                    next,
+                },
+            ));
         }
         self.step_events();
     }
@@ -858,7 +873,11 @@ impl Core {
     }
 }
 
-fn turn_span(run: &tracing::Span, frame: StackRunId, turn: tasker_adaptor::TurnNo) -> tracing::Span {
+fn turn_span(
+    run: &tracing::Span,
+    frame: StackRunId,
+    turn: tasker_adaptor::TurnNo,
+) -> tracing::Span {
     tracing::info_span!(parent: run, "tasker.turn", %frame, %turn)
 }
 

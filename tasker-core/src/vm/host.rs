@@ -242,7 +242,11 @@ impl FrameHost {
 
     // --------------------------------------------------------------------------------------- making
 
-    pub(super) fn admit(&self, ctx: Ctx<'_>, what: &str) -> Result<Rc<Frame>, Thrown> {
+    pub(super) fn admit(
+        &self,
+        ctx: Ctx<'_>,
+        what: impl std::fmt::Display,
+    ) -> Result<Rc<Frame>, Thrown> {
         let frame = self.frame(ctx)?;
         if self.has_ended() {
             let message =
@@ -330,13 +334,13 @@ impl FrameHost {
         path: String,
         args: impl FnOnce(Writer<'r>) -> Result<String, WriteError>,
     ) -> Result<Value<'r>, Thrown> {
-        let frame = self.admit(ctx, &format!("the call of {service}.{path}"))?;
+        let frame = self.admit(ctx, format_args!("the call of {service}.{path}"))?;
         let service = frame.tools.canonical(service);
         let writer = Writer::new(ctx, frame.limits.payload_bytes, frame.limits.json_depth);
         let what = || format!("the arguments of {service}.{path}");
         let args = self.json(ctx, args(writer), &frame.limits, what)?;
         // The arguments may have run code of the task, which may have ended it or made other calls.
-        self.admit(ctx, &format!("the call of {service}.{path}"))?;
+        self.admit(ctx, format_args!("the call of {service}.{path}"))?;
         let made = if service == "tasks" && path == "execute" {
             task_of(ctx, &args)?
         } else {
