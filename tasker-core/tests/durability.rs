@@ -551,3 +551,46 @@ async fn context_travels_with_every_call() {
         json!([["c-1", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "ctx"], "c-1", {"tenant": "a"}])
     );
 }
+
+#[tokio::test]
+async fn a_signal_is_waited_for_as_a_row_and_kept_when_it_is_early() {
+    let test = TestEngine::builder().start().await;
+    test.publish(
+        "module.exports = async (i, { signal }) => [await signal('first'), await signal('second')]",
+        "approves",
+    )
+    .await;
+    let handle = test.submit("approves", &()).await;
+    test.engine().quiet().await;
+    assert!(handle.signal("second", &json!({"by": "b"})).await.unwrap());
+    assert!(handle.signal("first", &"a").await.unwrap());
+    let result: Value = test.finish(&handle).await.unwrap();
+    assert_eq!(result, json!(["a", {"by": "b"}]));
+    assert!(!handle.signal("first", &()).await.unwrap());
+    sound(&test).await;
+}
+
+#[tokio::test]
+async fn a_method_is_asked_no_more_often_at_one_time_than_its_policy_says() {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let seen = Arc::clone(&most);
+    let stub = Stub::new("svc")
+        .policy(MethodPolicy { concurrency: Some(3), ..MethodPolicy::default() })
+        .answer_later("step", move |_| {
+            let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+            async move {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+                now.fetch_sub(1, Ordering::SeqCst);
+                Ok(Json::null())
+            }
+            .boxed()
+        });
+    let test = TestEngine::builder().stub(&stub).start().await;
+    test.publish("module.exports = async (i, { tools }) => (await Promise.all(Array.from({ length: 40 }, () => tools.svc.step()))).length", "wide").await;
+    assert_eq!(test.run::<_, u32>("wide", &()).await.unwrap(), 40);
+    assert_eq!(seen.load(Ordering::SeqCst), 3);
+    sound(&test).await;
+}

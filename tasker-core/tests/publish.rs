@@ -256,7 +256,6 @@ fn the_version_depends_on_everything_that_decides_a_run_and_on_nothing_else() {
     for changed in [
         version(base().named("z"), &plain),
         version(base(), &TaskOptions::default().grant("keystore")),
-        version(base(), &TaskOptions::default().serial()),
         version(base().module("c.js", "1;"), &plain),
         version(
             TaskSource {

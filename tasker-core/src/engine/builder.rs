@@ -8,6 +8,7 @@ use tasker_adaptor::Storage;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::calls::Permits;
 use super::cleaner;
 use super::clock::{Clock, EngineClock};
 use super::core::{Core, Message, Shared};
@@ -197,6 +198,7 @@ impl EngineBuilder {
             programs: Programs::new(Arc::clone(&storage), clock.clone()),
             ids: Ids::new(options.id_seed),
             hub: Hub::default(),
+            permits: Permits::default(),
             stop: CancellationToken::new(),
             storage,
             services,

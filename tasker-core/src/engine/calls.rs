@@ -1,11 +1,13 @@
 //! Asking services: what is asked, with what, for how long, and what its answer becomes.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tasker_adaptor::{
     BlockedReason, CallEnd, CallFinish, CallSeq, ClaimedCall, Epoch, Failure, Json, Lease, Outcome,
     RunContext, StackRunId, TaskName, TaskRunId, TaskVersion,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -69,6 +71,13 @@ impl Core {
         self.spawn(
             async move {
                 let (call, lease) = (asking.id, asking.lease);
+                let permit = shared
+                    .permits
+                    .of(&asking.service, &asking.path, policy.concurrency);
+                let _permit = tokio::select! {
+                    permit = permit => permit,
+                    () = token.cancelled() => None,
+                };
                 // E7: right before the question. A lease that is not surely held means: ask nothing.
                 let answer = if held.is_held() {
                     perform(&shared, asking, &policy, token).await
@@ -289,6 +298,35 @@ impl Core {
             }
             None
         });
+    }
+}
+
+/// Bounds how many calls of a method are asked at one time in this engine.
+#[derive(Default)]
+pub(crate) struct Permits {
+    methods: Mutex<HashMap<(String, String), Arc<Semaphore>>>,
+}
+
+impl Permits {
+    /// Waits for its turn; at once when the method has no bound.
+    fn of(
+        &self,
+        service: &str,
+        path: &str,
+        bound: Option<u32>,
+    ) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send + use<> {
+        let semaphore = bound.map(|bound| {
+            let mut methods = self.methods.lock().unwrap_or_else(PoisonError::into_inner);
+            let method = (service.to_owned(), path.to_owned());
+            let new = || Arc::new(Semaphore::new(bound.max(1) as usize));
+            Arc::clone(methods.entry(method).or_insert_with(new))
+        });
+        async move {
+            match semaphore {
+                Some(semaphore) => semaphore.acquire_owned().await.ok(),
+                None => None,
+            }
+        }
     }
 }
 

@@ -17,11 +17,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::calls::Permits;
 use super::clock::EngineClock;
-use super::frames::{HotFrame, Prepared};
+use super::frames::HotFrame;
 use super::hub::Hub;
 use super::ids::Ids;
 use super::lease::{Heartbeat, LeaseClock};
+use super::load::Prepared;
 use super::manual::{ManualRequest, ManualStep};
 use super::options::{Drive, Options};
 use super::programs::Programs;
@@ -141,6 +143,8 @@ pub(crate) struct Shared {
     pub(crate) programs: Programs,
     pub(crate) ids: Ids,
     pub(crate) hub: Hub,
+    /// Calls at one time, for methods whose policy bounds them.
+    pub(crate) permits: Permits,
     /// Fires when the engine is dropped or shut down.
     pub(crate) stop: CancellationToken,
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use futures::Stream;
 use futures::stream;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tasker_adaptor::{
-    Cancelled, Json, LogCursor, Outcome, RunStatus, StoredLogLine, TaskRun, TaskRunId,
+    Cancelled, Json, LogCursor, NewSignal, Outcome, RunStatus, StoredLogLine, TaskRun, TaskRunId,
 };
 
 use super::core::Shared;
@@ -121,6 +122,31 @@ impl RunHandle {
             .storage
             .request_cancel(self.id, now.plus_millis(grace), now)
             .await?)
+    }
+
+    /// Sends a signal: the task's `await context.signal(name)` gives the payload; sent before that, it is kept for it.
+    /// `false` when the run has ended.
+    ///
+    /// # Errors
+    /// `Storage`; a payload that JSON cannot hold is `BadInput`.
+    pub async fn signal<T: Serialize + ?Sized>(
+        &self,
+        name: &str,
+        payload: &T,
+    ) -> Result<bool, EngineError> {
+        let payload = Json::from(payload).map_err(|source| EngineError::BadInput {
+            task: format!("signal {name}"),
+            source,
+        })?;
+        let now = self.shared.clock.now();
+        let id = self.shared.ids.stack_run(now).as_uuid();
+        let signal = NewSignal {
+            id,
+            run: self.id,
+            name: name.to_owned(),
+            payload,
+        };
+        Ok(self.shared.storage.send_signal(signal, now).await?)
     }
 
     /// The call tree with its times, while it runs and (as the cleaner kept it) after.

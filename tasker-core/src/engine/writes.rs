@@ -199,7 +199,11 @@ async fn commit(
             {
                 Some(mut reply) => reply.pop().unwrap_or(Err(CommitRefused::Superseded)),
                 None if shared.stop.is_cancelled() => return None,
-                None => Err(CommitRefused::Superseded),
+                None => {
+                    // Storage will not have this turn. Its frame is loaded and tried again, but not in a tight loop.
+                    shared.clock.sleep(1_000).await;
+                    Err(CommitRefused::Superseded)
+                }
             },
         );
     }

@@ -69,8 +69,6 @@ impl TaskSource {
 pub struct TaskOptions {
     /// Private services that the task may call, beside the public ones.
     pub grants: Vec<String>,
-    /// Its calls run one at a time in the order made.
-    pub serial: bool,
     /// Path of the entry file. Set by [`prepare`].
     #[serde(skip_serializing_if = "String::is_empty")]
     pub entry: String,
@@ -81,13 +79,6 @@ impl TaskOptions {
     #[must_use]
     pub fn grant(mut self, service: impl Into<String>) -> Self {
         self.grants.push(service.into());
-        self
-    }
-
-    /// Makes the task's calls run one at a time in the order made.
-    #[must_use]
-    pub const fn serial(mut self) -> Self {
-        self.serial = true;
         self
     }
 
