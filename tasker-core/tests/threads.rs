@@ -5,9 +5,7 @@ use std::time::Duration;
 use tasker_core::{Engine, MemoryStorage};
 
 fn vm_threads() -> usize {
-    let Ok(threads) = std::fs::read_dir("/proc/self/task") else {
-        return 0;
-    };
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return 0 };
     threads
         .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok())
         .filter(|name| name.starts_with("tasker-vm"))
@@ -17,12 +15,7 @@ fn vm_threads() -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_is_dropped_or_shut_down_leaves_no_thread() {
     let start = || async {
-        Engine::builder()
-            .storage(MemoryStorage::new())
-            .threads(3)
-            .start()
-            .await
-            .unwrap()
+        Engine::builder().storage(MemoryStorage::new()).threads(3).start().await.unwrap()
     };
     let (dropped, shut_down) = (start().await, start().await);
     if cfg!(target_os = "linux") {
