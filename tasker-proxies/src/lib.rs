@@ -8,17 +8,10 @@
 //! a request is sent as the task wrote it, nothing is added to its meaning · time comes from a [`Clock`].
 
 mod clock;
-#[cfg(any(
-    feature = "gapi",
-    feature = "openai",
-    feature = "supabase",
-    feature = "websearch"
-))]
+#[cfg(feature = "_http")]
 mod credentials;
-#[cfg(any(feature = "gapi", feature = "supabase"))]
+#[cfg(feature = "supabase")]
 mod entries;
-#[cfg(feature = "gapi")]
-pub mod gapi;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "_http")]
@@ -28,7 +21,7 @@ pub mod keystore;
 #[cfg(feature = "openai")]
 pub mod openai;
 #[cfg(test)]
-#[cfg(all(feature = "gapi", feature = "openai", feature = "supabase"))]
+#[cfg(all(feature = "openai", feature = "supabase"))]
 mod oracle;
 #[cfg(feature = "remote")]
 pub mod remote;

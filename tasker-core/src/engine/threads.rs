@@ -121,12 +121,7 @@ impl Settings {
             .name(format!("tasker-vm-{n}"))
             .stack_size(thread_stack(self.js_stack))
             .spawn(move || worker.run())?;
-        Ok(VmThread {
-            commands,
-            load: 0,
-            doing,
-            handle: Some(handle),
-        })
+        Ok(VmThread { commands, load: 0, doing, handle: Some(handle) })
     }
 }
 
@@ -139,22 +134,10 @@ impl VmThreads {
         clock: EngineClock,
         reports: &UnboundedSender<Message>,
     ) -> std::io::Result<Self> {
-        let settings = Settings {
-            js_stack,
-            prepared,
-            clock,
-            reports: reports.clone(),
-            cache: Arc::default(),
-        };
-        let threads = (0..count.max(1))
-            .map(|n| settings.spawn(n))
-            .collect::<std::io::Result<Vec<_>>>()?;
-        Ok(Self {
-            threads,
-            next: 0,
-            homes: HashMap::new(),
-            settings,
-        })
+        let settings =
+            Settings { js_stack, prepared, clock, reports: reports.clone(), cache: Arc::default() };
+        let threads = (0..count.max(1)).map(|n| settings.spawn(n)).collect::<std::io::Result<Vec<_>>>()?;
+        Ok(Self { threads, next: 0, homes: HashMap::new(), settings })
     }
 
     /// Interrupts turns that have outlived their wall-clock guard, and gives up threads that do not answer to that.
@@ -163,10 +146,7 @@ impl VmThreads {
         let mut given_up = Vec::new();
         for home in 0..self.threads.len() {
             let stuck = {
-                let doing = self.threads[home]
-                    .doing
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
+                let doing = self.threads[home].doing.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(running) = &*doing else { continue };
                 let over = now - running.since_ms - i64::try_from(wall_ms).unwrap_or(i64::MAX);
                 if over < 0 {
@@ -274,11 +254,7 @@ impl VmWorker {
         let mut vms: HashMap<VmKey, Vm> = HashMap::new();
         while let Some(command) = self.next(&mut pool) {
             let (key, time, what) = match command {
-                VmCommand::Start {
-                    key,
-                    start,
-                    history,
-                } => {
+                VmCommand::Start { key, start, history } => {
                     self.begins(key, pool.next_interrupt());
                     let (mut vm, turn) = pool.start(&start);
                     let what = match history {
@@ -292,9 +268,7 @@ impl VmWorker {
                     (key, start.time, what)
                 }
                 VmCommand::Deliver { key, deliver } => {
-                    let Some(vm) = vms.get_mut(&key) else {
-                        continue;
-                    };
+                    let Some(vm) = vms.get_mut(&key) else { continue };
                     self.begins(key, vm.interrupt());
                     (key, deliver.time, VmDid::Turned(vm.deliver(&deliver)))
                 }
@@ -305,11 +279,7 @@ impl VmWorker {
                 VmCommand::Stop => return,
             };
             *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            if self
-                .reports
-                .send(Message::Vm(VmReport { key, time, what }))
-                .is_err()
-            {
+            if self.reports.send(Message::Vm(VmReport { key, time, what })).is_err() {
                 return;
             }
         }
@@ -331,11 +301,7 @@ impl VmWorker {
     }
 
     fn begins(&self, key: VmKey, interrupt: Arc<AtomicBool>) {
-        let running = Running {
-            key,
-            since_ms: self.clock.monotonic_ms(),
-            interrupt,
-        };
+        let running = Running { key, since_ms: self.clock.monotonic_ms(), interrupt };
         *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
     }
 }
