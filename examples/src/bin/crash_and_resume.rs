@@ -44,7 +44,7 @@ const LEDGER_PAUSE: Duration = Duration::from_millis(15);
 /// A worker that is silent for so long is taken for dead. Short, so that the example is; the default is 30 s.
 const LEASE_MS: u64 = 500;
 /// No child takes longer, else the example has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[tokio::main]
 async fn main() -> ExitCode {
