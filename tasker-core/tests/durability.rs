@@ -2,6 +2,8 @@
 //!
 //! Runs twice like `engine.rs`: as it is and with `TASKER_TEST_MODE=park`.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,8 +11,8 @@ use futures::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 use tasker_core::testing::{Stub, TestClock, TestEngine};
 use tasker_core::{
-    BlockedReason, Drive, EngineError, Json, MemoryStorage, MethodPolicy, Processed, RetryPolicy, RunError,
-    RunStatus, ServiceError, Storage, StorageError, UnblockDecision, UnknownOutcome,
+    BlockedReason, Drive, EngineError, Json, MemoryStorage, MethodPolicy, Processed, RetryPolicy,
+    RunError, RunStatus, ServiceError, Storage, StorageError, UnblockDecision, UnknownOutcome,
 };
 use tokio::sync::watch;
 
@@ -59,7 +61,10 @@ async fn a_crash_between_calls_repeats_only_the_call_in_flight() {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
     let clock = TestClock::default();
     let (first, _release) = hangs_at_third();
-    let engine = TestEngine::on(Arc::clone(&storage), clock.clone()).stub(&first).start().await;
+    let engine = TestEngine::on(Arc::clone(&storage), clock.clone())
+        .stub(&first)
+        .start()
+        .await;
     engine.publish(SUM, "sum").await;
     let id = engine.submit("sum", &()).await.id();
     until(|| first.performed("step") == 3).await;
@@ -71,10 +76,17 @@ async fn a_crash_between_calls_repeats_only_the_call_in_flight() {
     let result: u32 = engine.finish(&handle).await.unwrap();
     assert_eq!(result, 5);
     let repeated = second.ledger();
-    assert_eq!(repeated.len(), 3, "two calls were recorded before the crash: {repeated:?}");
+    assert_eq!(
+        repeated.len(),
+        3,
+        "two calls were recorded before the crash: {repeated:?}"
+    );
     assert_eq!(repeated[0].args, ["3"]);
     assert_eq!(repeated[0].attempt, 2);
-    assert_eq!(repeated[0].idempotency_key, first.ledger()[2].idempotency_key);
+    assert_eq!(
+        repeated[0].idempotency_key,
+        first.ledger()[2].idempotency_key
+    );
     sound(&engine).await;
 }
 
@@ -83,7 +95,10 @@ async fn a_shutdown_hands_over_at_once() {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
     let clock = TestClock::default();
     let (first, release) = hangs_at_third();
-    let engine = TestEngine::on(Arc::clone(&storage), clock.clone()).stub(&first).start().await;
+    let engine = TestEngine::on(Arc::clone(&storage), clock.clone())
+        .stub(&first)
+        .start()
+        .await;
     engine.publish(SUM, "sum").await;
     let handle = engine.submit("sum", &()).await;
     until(|| first.performed("step") == 3).await;
@@ -91,16 +106,29 @@ async fn a_shutdown_hands_over_at_once() {
     engine.engine().shutdown().await.unwrap();
     engine.engine().shutdown().await.unwrap();
     let started = clock.millis();
-    assert!(matches!(handle.result::<Value>().await, Err(RunError::Detached) | Ok(_)));
-    assert!(matches!(engine.engine().submit("sum", &()).await, Err(EngineError::ShutDown)));
+    assert!(matches!(
+        handle.result::<Value>().await,
+        Err(RunError::Detached) | Ok(_)
+    ));
+    assert!(matches!(
+        engine.engine().submit("sum", &()).await,
+        Err(EngineError::ShutDown)
+    ));
 
     let second = Stub::new("svc");
     let engine = TestEngine::on(storage, clock).stub(&second).start().await;
     let handle = engine.engine().run(handle.id()).await.unwrap();
     let result: u32 = engine.finish(&handle).await.unwrap();
     assert_eq!(result, 5);
-    assert_eq!(first.performed("step") + second.performed("step"), 5, "no call was repeated");
-    assert!(engine.clock().millis() - started < 10_000, "no lease had to run out");
+    assert_eq!(
+        first.performed("step") + second.performed("step"),
+        5,
+        "no call was repeated"
+    );
+    assert!(
+        engine.clock().millis() - started < 10_000,
+        "no lease had to run out"
+    );
     sound(&engine).await;
 }
 
@@ -108,11 +136,16 @@ async fn a_shutdown_hands_over_at_once() {
 async fn a_failed_call_is_tried_again_by_its_policy_with_one_key() {
     let count = AtomicUsize::new(0);
     let stub = Stub::new("svc")
-        .policy(MethodPolicy { retry: Some(RetryPolicy::attempts(4)), ..MethodPolicy::default() })
-        .answer("step", move |_| match count.fetch_add(1, Ordering::SeqCst) {
-            0 => Err(ServiceError::external("the provider is down")),
-            1 => Err(ServiceError::rate_limit("slow down").with_retry_after_ms(60_000)),
-            _ => Ok(Json::from(&7).unwrap()),
+        .policy(MethodPolicy {
+            retry: Some(RetryPolicy::attempts(4)),
+            ..MethodPolicy::default()
+        })
+        .answer("step", move |_| {
+            match count.fetch_add(1, Ordering::SeqCst) {
+                0 => Err(ServiceError::external("the provider is down")),
+                1 => Err(ServiceError::rate_limit("slow down").with_retry_after_ms(60_000)),
+                _ => Ok(Json::from(&7).unwrap()),
+            }
         })
         .answer("wrong", |_| Err(ServiceError::validation("no")));
     let test = TestEngine::builder().stub(&stub).start().await;
@@ -120,17 +153,30 @@ async fn a_failed_call_is_tried_again_by_its_policy_with_one_key() {
     let before = test.clock().millis();
     let result: Value = test.run("retries", &()).await.unwrap();
     assert_eq!(result, json!([7, "VALIDATION_ERROR"]));
-    assert!(test.clock().millis() - before >= 60_900, "retry_after was not honoured");
+    assert!(
+        test.clock().millis() - before >= 60_900,
+        "retry_after was not honoured"
+    );
     let ledger = stub.ledger();
-    assert_eq!(ledger.iter().map(|p| p.attempt).collect::<Vec<_>>(), [1, 2, 3, 1]);
-    assert!(ledger[..3].iter().all(|p| p.idempotency_key == ledger[0].idempotency_key));
+    assert_eq!(
+        ledger.iter().map(|p| p.attempt).collect::<Vec<_>>(),
+        [1, 2, 3, 1]
+    );
+    assert!(
+        ledger[..3]
+            .iter()
+            .all(|p| p.idempotency_key == ledger[0].idempotency_key)
+    );
     sound(&test).await;
 }
 
 #[tokio::test]
 async fn a_call_that_does_not_answer_times_out() {
     let stub = Stub::new("svc")
-        .policy(MethodPolicy { timeout_ms: Some(5_000), ..MethodPolicy::default() })
+        .policy(MethodPolicy {
+            timeout_ms: Some(5_000),
+            ..MethodPolicy::default()
+        })
         .answer_later("step", |_| futures::future::pending().boxed());
     let test = TestEngine::builder().stub(&stub).start().await;
     test.publish("module.exports = async (i, { tools }) => tools.svc.step().catch((e) => [e.type, e.message])", "waits").await;
@@ -147,12 +193,23 @@ async fn a_call_that_does_not_answer_times_out() {
 async fn a_call_of_unknown_outcome_blocks_the_run_until_a_person_decides() {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
     let clock = TestClock::default();
-    let block = MethodPolicy { unknown_outcome: Some(UnknownOutcome::Block), ..MethodPolicy::default() };
+    let block = MethodPolicy {
+        unknown_outcome: Some(UnknownOutcome::Block),
+        ..MethodPolicy::default()
+    };
     let stub = Stub::new("svc")
         .policy(block.clone())
         .answer_later("pay", |_| futures::future::pending().boxed());
-    let engine = TestEngine::on(Arc::clone(&storage), clock.clone()).stub(&stub).start().await;
-    engine.publish("module.exports = async (i, { tools }) => await tools.svc.pay(10)", "pays").await;
+    let engine = TestEngine::on(Arc::clone(&storage), clock.clone())
+        .stub(&stub)
+        .start()
+        .await;
+    engine
+        .publish(
+            "module.exports = async (i, { tools }) => await tools.svc.pay(10)",
+            "pays",
+        )
+        .await;
     let id = engine.submit("pays", &()).await.id();
     until(|| stub.performed("pay") == 1).await;
     engine.engine().abandon();
@@ -161,7 +218,9 @@ async fn a_call_of_unknown_outcome_blocks_the_run_until_a_person_decides() {
     let engine = TestEngine::on(storage, clock).stub(&second).start().await;
     let handle = engine.engine().run(id).await.unwrap();
     let error = engine.finish::<Value>(&handle).await.unwrap_err();
-    let RunError::Blocked(BlockedReason::OutcomeUnknown { service, path }) = error else { panic!("{error}") };
+    let RunError::Blocked(BlockedReason::OutcomeUnknown { service, path }) = error else {
+        panic!("{error}")
+    };
     assert_eq!((service.as_str(), path.as_str()), ("svc", "pay"));
     assert_eq!(second.performed("pay"), 0, "nobody is asked twice");
     sound(&engine).await;
@@ -177,7 +236,10 @@ async fn a_history_that_the_code_does_not_make_again_blocks_the_run() {
     let memory = MemoryStorage::new();
     let storage: Arc<dyn Storage> = Arc::new(memory.clone());
     let stub = Stub::new("svc");
-    let test = TestEngine::on(Arc::clone(&storage), TestClock::default()).stub(&stub).start().await;
+    let test = TestEngine::on(Arc::clone(&storage), TestClock::default())
+        .stub(&stub)
+        .start()
+        .await;
     test.publish(
         "module.exports = async (i, { tools }) => { await tools.svc.step('a'); await tools.sleep(3_600_000); return 1 }",
         "sleeps",
@@ -187,15 +249,25 @@ async fn a_history_that_the_code_does_not_make_again_blocks_the_run() {
     test.engine().quiet().await;
     let rows = storage.stack_runs(handle.id()).await.unwrap();
     let call = rows.iter().find(|row| row.path == "step").unwrap();
-    memory.tamper_row(call.id, |row| row.args = Some(Json::parse(r#"["b"]"#).unwrap()));
+    memory.tamper_row(call.id, |row| {
+        row.args = Some(Json::parse(r#"["b"]"#).unwrap());
+    });
     let error = test.finish::<Value>(&handle).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains(r#"recorded svc.step["b"]"#), "{text}");
     assert!(text.contains(r#"attempted svc.step["a"]"#), "{text}");
     assert_eq!(handle.status().await.unwrap(), RunStatus::Blocked);
     // The history is mended: the run goes on.
-    memory.tamper_row(call.id, |row| row.args = Some(Json::parse(r#"["a"]"#).unwrap()));
-    assert_eq!(test.engine().unblock(handle.id(), UnblockDecision::Retry).await.unwrap(), 1);
+    memory.tamper_row(call.id, |row| {
+        row.args = Some(Json::parse(r#"["a"]"#).unwrap());
+    });
+    assert_eq!(
+        test.engine()
+            .unblock(handle.id(), UnblockDecision::Retry)
+            .await
+            .unwrap(),
+        1
+    );
     let result: u32 = test.finish(&handle).await.unwrap();
     assert_eq!(result, 1);
     assert_eq!(stub.performed("step"), 1);
@@ -207,10 +279,22 @@ async fn a_submit_with_a_known_key_finds_the_run() {
     let test = TestEngine::builder().stub(&Stub::new("svc")).start().await;
     test.publish(SUM, "sum").await;
     let engine = test.engine();
-    let first = engine.submit("sum", &json!({"a": 1})).idempotency_key("k").await.unwrap();
-    let again = engine.submit("sum", &json!({"a": 1})).idempotency_key("k").await.unwrap();
+    let first = engine
+        .submit("sum", &json!({"a": 1}))
+        .idempotency_key("k")
+        .await
+        .unwrap();
+    let again = engine
+        .submit("sum", &json!({"a": 1}))
+        .idempotency_key("k")
+        .await
+        .unwrap();
     assert_eq!(first.id(), again.id());
-    let other = engine.submit("sum", &json!({"a": 2})).idempotency_key("k").await.unwrap_err();
+    let other = engine
+        .submit("sum", &json!({"a": 2}))
+        .idempotency_key("k")
+        .await
+        .unwrap_err();
     assert!(
         matches!(other, EngineError::Storage(StorageError::IdempotencyConflict { existing }) if existing == first.id()),
         "{other}"
@@ -224,34 +308,80 @@ async fn bad_requests_are_refused_with_what_to_do() {
     let engine = test.engine();
     let unknown = engine.submit("helo", &()).await.unwrap_err().to_string();
     assert!(unknown.contains("hello"), "{unknown}");
-    let text = engine.submit_text("hello", "{nope").await.unwrap_err().to_string();
+    let text = engine
+        .submit_text("hello", "{nope")
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(text.contains("hello") && text.contains("JSON"), "{text}");
-    let large = engine.submit("hello", &"x".repeat(5 << 20)).await.unwrap_err().to_string();
+    let large = engine
+        .submit("hello", &"x".repeat(5 << 20))
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(large.contains("payload_bytes"), "{large}");
-    let deep = engine.submit_text("hello", "[".repeat(200) + &"]".repeat(200)).await.unwrap_err().to_string();
-    assert!(deep.contains("json_depth") || deep.contains("recursion"), "{deep}");
-    let syntax = engine.publish("module.exports = () => {\n  return 1 +;\n}").await.unwrap_err().to_string();
+    let deep = engine
+        .submit_text("hello", "[".repeat(200) + &"]".repeat(200))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        deep.contains("json_depth") || deep.contains("recursion"),
+        "{deep}"
+    );
+    let syntax = engine
+        .publish("module.exports = () => {\n  return 1 +;\n}")
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(syntax.contains("2:"), "{syntax}");
-    let nothing = engine.publish("const a = 1;").name("empty").await.unwrap_err().to_string();
+    let nothing = engine
+        .publish("const a = 1;")
+        .name("empty")
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(nothing.contains("function"), "{nothing}");
     let id = "01890000-0000-7000-8000-000000000000".parse().unwrap();
-    assert!(matches!(engine.run(id).await, Err(EngineError::UnknownRun { .. })));
-    assert!(matches!(engine.process_next().await, Err(EngineError::WrongDrive { .. })));
+    assert!(matches!(
+        engine.run(id).await,
+        Err(EngineError::UnknownRun { .. })
+    ));
+    assert!(matches!(
+        engine.process_next().await,
+        Err(EngineError::WrongDrive { .. })
+    ));
 }
 
 #[tokio::test]
 async fn a_result_that_json_cannot_hold_fails_with_its_path() {
     let test = TestEngine::builder().start().await;
-    test.publish("module.exports = () => ({ items: [1, { id: 10n }] })", "big").await;
-    let error = test.run::<_, Value>("big", &()).await.unwrap_err().to_string();
+    test.publish(
+        "module.exports = () => ({ items: [1, { id: 10n }] })",
+        "big",
+    )
+    .await;
+    let error = test
+        .run::<_, Value>("big", &())
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("items[1].id"), "{error}");
 }
 
 #[tokio::test]
 async fn driven_by_hand_a_nested_run_finishes_step_by_step() {
     let stub = Stub::new("svc");
-    let test = TestEngine::builder().stub(&stub).with(|b| b.drive(Drive::Manual)).start().await;
-    test.publish("module.exports = async (i, { tools }) => await tools.svc.step(i)", "inner").await;
+    let test = TestEngine::builder()
+        .stub(&stub)
+        .with(|b| b.drive(Drive::Manual))
+        .start()
+        .await;
+    test.publish(
+        "module.exports = async (i, { tools }) => await tools.svc.step(i)",
+        "inner",
+    )
+    .await;
     test.publish(
         "module.exports = async (i, { tools }) => await tools.tasks.execute('inner', 4) + await tools.svc.step(1)",
         "outer",
@@ -265,9 +395,19 @@ async fn driven_by_hand_a_nested_run_finishes_step_by_step() {
             step => steps.push(step),
         }
     }
-    assert_eq!(handle.status().await.unwrap(), RunStatus::Completed, "{steps:?}");
-    let frames = steps.iter().filter(|step| matches!(step, Processed::Frame(_))).count();
-    let calls = steps.iter().filter(|step| matches!(step, Processed::Call(_))).count();
+    assert_eq!(
+        handle.status().await.unwrap(),
+        RunStatus::Completed,
+        "{steps:?}"
+    );
+    let frames = steps
+        .iter()
+        .filter(|step| matches!(step, Processed::Frame(_)))
+        .count();
+    let calls = steps
+        .iter()
+        .filter(|step| matches!(step, Processed::Call(_)))
+        .count();
     assert_eq!((frames, calls), (5, 2), "{steps:?}");
     let result: u32 = handle.result().await.unwrap();
     assert_eq!(result, 5);
@@ -291,16 +431,28 @@ async fn log_lines_are_written_once_and_can_be_followed() {
         })
         .collect()
         .await;
-    let expected =
-        [("info", r#"one {"a":1}"#), ("warn", "two"), ("error", "three")].map(|(l, m)| (l.to_owned(), m.to_owned()));
+    let expected = [
+        ("info", r#"one {"a":1}"#),
+        ("warn", "two"),
+        ("error", "three"),
+    ]
+    .map(|(l, m)| (l.to_owned(), m.to_owned()));
     assert_eq!(lines, expected);
 }
 
 #[tokio::test]
 async fn the_trace_outlives_the_rows() {
     let stub = Stub::new("svc").answer("fails", |_| Err(ServiceError::not_found("nothing here")));
-    let test = TestEngine::builder().stub(&stub).with(|b| b.keep_rows_ms(60_000)).start().await;
-    test.publish("module.exports = async (i, { tools }) => await tools.svc.step(2)", "inner").await;
+    let test = TestEngine::builder()
+        .stub(&stub)
+        .with(|b| b.keep_rows_ms(60_000))
+        .start()
+        .await;
+    test.publish(
+        "module.exports = async (i, { tools }) => await tools.svc.step(2)",
+        "inner",
+    )
+    .await;
     test.publish(
         "module.exports = async (i, { tools }) => { await tools.svc.fails().catch(() => 0); return await tools.tasks.execute('inner') }",
         "outer",
@@ -310,7 +462,14 @@ async fn the_trace_outlives_the_rows() {
     test.finish::<Value>(&handle).await.unwrap();
     let before = handle.trace().await.unwrap();
     test.advance(120_000).await;
-    assert!(test.storage().stack_runs(handle.id()).await.unwrap().is_empty(), "rows are left");
+    assert!(
+        test.storage()
+            .stack_runs(handle.id())
+            .await
+            .unwrap()
+            .is_empty(),
+        "rows are left"
+    );
     let after = handle.trace().await.unwrap();
     let (before, after) = (before.to_string(), after.to_string());
     assert_eq!(before, after);
@@ -323,11 +482,23 @@ async fn the_trace_outlives_the_rows() {
 #[tokio::test]
 async fn a_private_service_is_for_tasks_that_were_granted_it() {
     let vault = Stub::new("vault");
-    let test = TestEngine::builder().with(|b| b.private_service(vault.clone())).start().await;
-    let source = "module.exports = async (i, { tools }) => tools.vault.open(1).catch((e) => e.type)";
+    let test = TestEngine::builder()
+        .with(|b| b.private_service(vault.clone()))
+        .start()
+        .await;
+    let source =
+        "module.exports = async (i, { tools }) => tools.vault.open(1).catch((e) => e.type)";
     test.publish(source, "stranger").await;
-    test.engine().publish(source).name("friend").grant("vault").await.unwrap();
-    assert_eq!(test.run::<_, Value>("stranger", &()).await.unwrap(), json!("AUTHORIZATION_ERROR"));
+    test.engine()
+        .publish(source)
+        .name("friend")
+        .grant("vault")
+        .await
+        .unwrap();
+    assert_eq!(
+        test.run::<_, Value>("stranger", &()).await.unwrap(),
+        json!("AUTHORIZATION_ERROR")
+    );
     assert_eq!(test.run::<_, Value>("friend", &()).await.unwrap(), json!(1));
     assert_eq!(vault.performed("open"), 1);
 }
@@ -342,8 +513,16 @@ async fn a_deadline_stops_calls_that_come_after_it() {
     )
     .await;
     let deadline = tasker_core::Timestamp::from_millis(test.clock().millis() + 30_000);
-    let handle = test.engine().submit("late", &()).deadline(deadline).await.unwrap();
-    assert_eq!(test.finish::<String>(&handle).await.unwrap(), "TIMEOUT_ERROR");
+    let handle = test
+        .engine()
+        .submit("late", &())
+        .deadline(deadline)
+        .await
+        .unwrap();
+    assert_eq!(
+        test.finish::<String>(&handle).await.unwrap(),
+        "TIMEOUT_ERROR"
+    );
     assert_eq!(stub.performed("step"), 0);
     sound(&test).await;
 }
@@ -351,7 +530,12 @@ async fn a_deadline_stops_calls_that_come_after_it() {
 #[tokio::test]
 async fn context_travels_with_every_call() {
     let stub = Stub::new("svc").answer("step", |call| {
-        Ok(Json::from(&json!([call.correlation_id.as_deref(), call.traceparent.as_deref(), call.task.as_str()])).unwrap())
+        Ok(Json::from(&json!([
+            call.correlation_id.as_deref(),
+            call.traceparent.as_deref(),
+            call.task.as_str()
+        ]))
+        .unwrap())
     });
     let test = TestEngine::builder().stub(&stub).start().await;
     test.publish("module.exports = async (i, { tools, run }) => { await tools.sleep(600_000); return [await tools.svc.step(), run.correlationId, run.labels] }", "ctx").await;
@@ -393,7 +577,10 @@ async fn a_method_is_asked_no_more_often_at_one_time_than_its_policy_says() {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let seen = Arc::clone(&most);
     let stub = Stub::new("svc")
-        .policy(MethodPolicy { concurrency: Some(3), ..MethodPolicy::default() })
+        .policy(MethodPolicy {
+            concurrency: Some(3),
+            ..MethodPolicy::default()
+        })
         .answer_later("step", move |_| {
             let (now, most) = (Arc::clone(&now), Arc::clone(&most));
             async move {

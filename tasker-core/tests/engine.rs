@@ -2,10 +2,12 @@
 //!
 //! The whole file runs twice: as it is, and with `TASKER_TEST_MODE=park`, where every frame is parked as soon as it waits.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
 use futures::FutureExt;
 use serde_json::{Value, json};
 use tasker_core::testing::{Stub, TestEngine};
-use tasker_core::{Json, RunError, RunStatus, ServiceError};
+use tasker_core::{Json, LogCursor, RunError, RunStatus, ServiceError};
 
 fn value(value: &Value) -> Json {
     Json::from(value).unwrap()
@@ -22,7 +24,7 @@ fn math() -> Stub {
     Stub::new("math")
         .answer("add", |call| {
             let (a, b): (i64, i64) = (call.arg(0)?, call.arg(1)?);
-            Ok(Json::from(&(a + b)).map_err(ServiceError::internal)?)
+            Json::from(&(a + b)).map_err(ServiceError::internal)
         })
         .answer("fail", |_| {
             Err(ServiceError::not_found("no such number")
@@ -183,7 +185,7 @@ async fn unawaited_work_goes_on_detached() {
     assert_eq!((math.performed("add"), math.performed("fail")), (1, 1));
     sound(&test).await;
     let lines: Vec<String> = handle
-        .log_page(Default::default())
+        .log_page(LogCursor::default())
         .await
         .unwrap()
         .lines

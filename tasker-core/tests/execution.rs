@@ -1,5 +1,7 @@
 //! A task driven by hand: suspended as bytes, resumed from them.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
 mod vm_support;
 
 use std::sync::Arc;

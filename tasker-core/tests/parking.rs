@@ -1,5 +1,7 @@
 //! The same task gives the same result and the same journal when it is parked after every single call as when it never is.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;

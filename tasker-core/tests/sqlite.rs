@@ -1,13 +1,15 @@
 //! The engine on real SQLite files with the host's clock: several engines on one file, storage that fails and comes back.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tasker_adaptor_sqlite::SqliteStorage;
-use tasker_core::testing::Stub;
 use tasker_core::adaptor::Maintenance;
+use tasker_core::testing::Stub;
 use tasker_core::{Engine, RunError, RunHandle, RunStatus};
 
 const SUM: &str = r"module.exports = async (input, { tools }) => {
@@ -17,7 +19,7 @@ const SUM: &str = r"module.exports = async (input, { tools }) => {
 }";
 
 /// No test waits longer than this for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 async fn storage(path: &Path) -> SqliteStorage {
     SqliteStorage::open(path).await.unwrap()
@@ -37,7 +39,9 @@ async fn engine(path: &Path, stub: &Stub) -> Engine {
 }
 
 async fn result(handle: &RunHandle) -> Result<Value, RunError> {
-    tokio::time::timeout(PATIENCE, handle.result()).await.expect("the run never ended")
+    tokio::time::timeout(PATIENCE, handle.result())
+        .await
+        .expect("the run never ended")
 }
 
 async fn sound(path: &Path) {
@@ -69,7 +73,10 @@ async fn two_engines_share_the_runs_of_one_file() {
     }
     let performed = [stubs[0].performed("step"), stubs[1].performed("step")];
     assert_eq!(performed[0] + performed[1], 1_500, "{performed:?}");
-    assert!(performed.iter().all(|n| *n >= 150), "the work did not spread: {performed:?}");
+    assert!(
+        performed.iter().all(|n| *n >= 150),
+        "the work did not spread: {performed:?}"
+    );
     first.shutdown().await.unwrap();
     second.shutdown().await.unwrap();
     sound(&path).await;
@@ -115,7 +122,12 @@ async fn an_engine_waits_out_a_full_disk() {
 async fn a_client_submits_and_reads_what_another_engine_runs() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tasker.db");
-    let client = Engine::builder().storage(storage(&path).await).poll_ms(50).client().await.unwrap();
+    let client = Engine::builder()
+        .storage(storage(&path).await)
+        .poll_ms(50)
+        .client()
+        .await
+        .unwrap();
     client.publish(SUM).name("sum").await.unwrap();
     let handle = client.submit("sum", &json!({"from": 1})).await.unwrap();
     assert_eq!(handle.status().await.unwrap(), RunStatus::Queued);

@@ -15,6 +15,10 @@ const DEPTH: usize = 8;
 
 /// The world around the frame: what storage has, what the VM is doing, what was asked of whom.
 #[derive(Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is something that may or may not be under way"
+)]
 struct World {
     frame: Frame,
     /// The VM is in a turn (or was never started).

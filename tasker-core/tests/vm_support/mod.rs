@@ -1,5 +1,10 @@
 //! Frames driven by hand.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "a kit of tests: each file uses a part, and a failure is a panic"
+)]
 
 use std::sync::Arc;
 

@@ -18,7 +18,7 @@ use crate::{store, tasks};
 /// The log of the kills.
 pub(crate) const KILLED: &str = "killed.log";
 /// How long the runs that are open when the load ends may take.
-const END: Duration = Duration::from_secs(120);
+const END: Duration = Duration::from_mins(2);
 /// How often the load is topped up.
 const PACE: Duration = Duration::from_millis(50);
 
@@ -57,7 +57,10 @@ pub(crate) async fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     }
     let ended = wait_for_end(&client, storage.as_ref(), &runs);
     if timeout(END, ended).await.is_err() {
-        eprintln!("some runs did not end, or were not cleaned, within {} s", END.as_secs());
+        eprintln!(
+            "some runs did not end, or were not cleaned, within {} s",
+            END.as_secs()
+        );
     }
     herd.close().await?;
     let verdict = audit(&client, storage.as_ref(), &options.folder, &runs).await?;
@@ -130,7 +133,9 @@ impl Herd {
             let number = rand::rng().random_range(0..self.workers.len());
             let worker = &mut self.workers[number];
             let Some(process) = worker.id() else {
-                return Err(format!("worker {number} ended by itself: {:?}", worker.wait().await).into());
+                return Err(
+                    format!("worker {number} ended by itself: {:?}", worker.wait().await).into(),
+                );
             };
             worker.start_kill()?;
             // It may still do something until it is really gone: that is when it counts as killed.
@@ -149,7 +154,10 @@ impl Herd {
             drop(worker.stdin.take());
         }
         for worker in &mut self.workers {
-            if timeout(Duration::from_secs(20), worker.wait()).await.is_err() {
+            if timeout(Duration::from_secs(20), worker.wait())
+                .await
+                .is_err()
+            {
                 worker.kill().await?;
             }
         }
