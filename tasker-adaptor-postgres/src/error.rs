@@ -105,6 +105,16 @@ fn without_code(error: Error) -> StorageError {
         "connection closed",
         "timeout waiting",
     ];
+    if message.contains("invalid peer certificate") {
+        return StorageError::Backend {
+            backend: BACKEND,
+            message: format!(
+                "{message}; give the root that signed the server's certificate with sslrootcert=FILE"
+            ),
+            retryable: false,
+            source: Some(Box::new(error)),
+        };
+    }
     if is_io || connecting.iter().any(|prefix| message.starts_with(prefix)) {
         return unavailable(message);
     }

@@ -9,6 +9,8 @@
 
 #[cfg(feature = "quickjs")]
 mod engine;
+#[cfg(feature = "quickjs")]
+pub mod execution;
 pub mod limits;
 #[cfg(feature = "quickjs")]
 mod run;
@@ -24,6 +26,8 @@ pub use engine::{
     Clock, Drive, Engine, EngineBuilder, EngineError, EngineHealth, Processed, Publish,
     PublishedTask, RunError, RunHandle, Submit, SystemClock, Trace, TraceNode,
 };
+#[cfg(feature = "quickjs")]
+pub use execution::Execution;
 pub use limits::{Limit, Limits};
 pub use service::{
     Call, Health, Link, MethodDescription, MethodPolicy, Reconciled, RetryPolicy, Service,

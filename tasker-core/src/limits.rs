@@ -1,7 +1,9 @@
 //! What a frame may use. Each limit has a default, a unit and a reason; passing one ends the frame with a typed failure.
 
 use serde::{Deserialize, Serialize};
-use tasker_adaptor::{Failure, Json};
+use tasker_adaptor::Failure;
+#[cfg(feature = "quickjs")]
+use tasker_adaptor::Json;
 
 /// Limits of each frame. All can be set per engine ([`crate::EngineBuilder`]`::limits`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +140,7 @@ impl Limit {
 }
 
 /// Whether a payload keeps within the limits of size and depth.
+#[cfg(feature = "quickjs")]
 pub(crate) fn check_payload(json: &Json, limits: &Limits) -> Result<(), Limit> {
     if json.text().len() > limits.payload_bytes {
         return Err(Limit::Payload);
@@ -171,7 +174,7 @@ pub(crate) fn check_payload(json: &Json, limits: &Limits) -> Result<(), Limit> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "quickjs"))]
 mod tests {
     use super::*;
 

@@ -36,7 +36,10 @@ fn check(expected: &str, bodies: &[&str]) {
     for body in bodies {
         let turn = run_with(
             &format!("module.exports = async function execute(input, {{ tools }}) {{ {body} }};"),
-            limits(),
+            Limits {
+                turn_ticks: if expected == "memory" { 20_000 } else { 200 },
+                ..limits()
+            },
         );
         let failure = failed(&turn);
         assert_eq!(

@@ -288,7 +288,9 @@ const BYTES_A_TICK: usize = 256 << 10;
 impl Shared {
     /// Counts the work behind an allocation; false when the runtime has to end.
     fn may_allocate(&self, size: usize) -> bool {
-        if !self.armed.get() {
+        let room = self.heap.limit.get().saturating_sub(self.heap.used.get());
+        if !self.armed.get() || self.trip.get().is_some() || size > room {
+            // The heap decides alone: while a realm is made, after a trip (nothing, or what was granted), and what it refuses is no work.
             return true;
         }
         let debt = self.tick_debt.get().saturating_add(size);
@@ -298,12 +300,10 @@ impl Shared {
             .get()
             .saturating_add((debt / BYTES_A_TICK) as u64);
         self.ticks.set(ticks);
-        if self.trip.get().is_none() {
-            if self.interrupt.load(Ordering::Relaxed) {
-                self.set_trip(Trip::Interrupted);
-            } else if ticks > self.tick_limit.get() {
-                self.set_trip(Trip::Ticks);
-            }
+        if self.interrupt.load(Ordering::Relaxed) {
+            self.set_trip(Trip::Interrupted);
+        } else if ticks > self.tick_limit.get() {
+            self.set_trip(Trip::Ticks);
         }
         self.trip.get().is_none()
     }
@@ -401,6 +401,7 @@ struct Shared {
     armed: Cell<bool>,
     ticks: Cell<u64>,
     tick_debt: Cell<usize>,
+    grants: Cell<u32>,
     tick_limit: Cell<u64>,
     interrupt: Arc<AtomicBool>,
     host: Rc<dyn Host>,
@@ -430,6 +431,7 @@ impl Runtime {
             armed: Cell::new(false),
             ticks: Cell::new(0),
             tick_debt: Cell::new(0),
+            grants: Cell::new(0),
             tick_limit: Cell::new(u64::MAX),
             interrupt: Arc::new(AtomicBool::new(false)),
             host,
@@ -558,10 +560,28 @@ impl Drop for Runtime {
 unsafe extern "C" fn js_interrupt(_rt: *mut qjs::JSRuntime, opaque: *mut c_void) -> c_int {
     // SAFETY: the opaque given at registration (A).
     let shared = unsafe { shared_of(opaque) };
-    c_int::from(shared.tick())
+    let ends = shared.tick();
+    if ends {
+        shared.grant();
+    }
+    c_int::from(ends)
 }
 
+/// What the error that ends execution may take, beyond what the heap holds, and how often it is granted.
+const GRANT_BYTES: usize = 32 << 10;
+const MAX_GRANTS: u32 = 256;
+
 impl Shared {
+    /// Lets QuickJS build the uncatchable error that follows a poll: without room for it, it throws a catchable `null`, and a loop
+    /// around a `try` would never end. Bounded, so that what swallows the error gains no memory by it.
+    fn grant(&self) {
+        let grants = self.grants.get();
+        if grants < MAX_GRANTS {
+            self.grants.set(grants + 1);
+            self.heap.limit.set(self.heap.used.get() + GRANT_BYTES);
+        }
+    }
+
     /// Counts one tick; whether execution has to end.
     fn tick(&self) -> bool {
         if self.trip.get().is_some() {

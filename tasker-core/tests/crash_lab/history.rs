@@ -13,16 +13,18 @@ use tasker_core::{
 };
 
 use super::book::Book;
-use super::machine::{LEASE_MS, Machine, World, answer};
+use super::machine::{LEASE_MS, LONGEST_PAUSE_MS, Machine, World, answer};
 use super::plan::{Backend, Plan};
 use super::scenarios::{SCENARIOS, Scenario};
 
 /// Steps of the clock after which a run counts as stuck. A run with three take-overs needs about 60.
 const STEPS: usize = 500;
 /// Real time after which an engine counts as hung.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// After this long on the clock a dead machine's work has been taken over.
 const TAKEN_OVER_MS: i64 = LEASE_MS as i64 * 2;
+/// A woken machine has tried again whatever it was at, and has had a heartbeat.
+const COME_TO_MS: i64 = LONGEST_PAUSE_MS + LEASE_MS as i64 / 3 + 100;
 
 /// The tasks of all scenarios as published, so that a history need not read them again.
 pub(crate) struct Tasks(BTreeMap<&'static str, NewTask>);
@@ -91,6 +93,7 @@ pub(crate) async fn live(plan: &Plan, tasks: &Tasks, storage: MemoryStorage) -> 
         clock: TestClock::default(),
         book: Book::default(),
         park: plan.park,
+        hiccups: plan.hiccups,
     };
     let mut history = History {
         plan,
@@ -111,7 +114,7 @@ struct History<'a> {
     world: World,
     run: TaskRunId,
     machines: Vec<Machine>,
-    /// Dead machines that will wake, and when.
+    /// Dead machines that will wake, and when; then those that have woken, and when they have come to themselves.
     asleep: Vec<(Machine, i64)>,
     report: Report,
 }
@@ -233,19 +236,24 @@ impl History<'_> {
 
     fn wake_sleepers(&mut self) {
         let now = self.world.clock.millis();
-        let (awake, asleep) = std::mem::take(&mut self.asleep)
-            .into_iter()
-            .partition::<Vec<_>, _>(|(machine, at)| {
-                if machine.fate.is_dead() && now >= *at {
-                    self.world.book.fence(machine.number, now);
-                    machine.wake();
-                }
-                !machine.fate.is_dead() && machine.began_again()
-            });
-        self.asleep = asleep;
-        // From here on it is a machine like any other.
-        self.machines
-            .extend(awake.into_iter().map(|(machine, _)| machine));
+        for (machine, until) in std::mem::take(&mut self.asleep) {
+            if now < until {
+                self.asleep.push((machine, until));
+            } else if machine.fate.is_dead() {
+                self.world.book.fence(machine.number, now);
+                machine.wake();
+                self.asleep.push((machine, now + COME_TO_MS));
+            } else if machine.began_again() {
+                // From here on it is a machine like any other.
+                self.machines.push(machine);
+            } else {
+                let number = machine.number;
+                self.wrong(format!(
+                    "machine {number} woke and did not notice that its lease is gone"
+                ));
+                machine.bury();
+            }
+        }
     }
 
     /// A person looks at a blocked run: was the call performed or not?

@@ -1,10 +1,13 @@
 //! A machine: one engine with its services and its own connection to the database, and the moment at which it crashes.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt as _;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tasker_core::adaptor::{FaultAction, FaultStorage};
 use tasker_core::testing::TestClock;
 use tasker_core::{
@@ -18,6 +21,10 @@ use super::plan::{Crash, Side};
 
 /// How long a worker may be silent, in milliseconds.
 pub(crate) const LEASE_MS: u64 = 3_000;
+/// So long an engine pauses at most before it tries storage again.
+pub(crate) const LONGEST_PAUSE_MS: i64 = 2_000;
+/// Real time for what a machine does while something in it waits for the clock.
+const MOMENT: Duration = Duration::from_millis(2);
 
 /// Counts a machine's calls and ends it at the planned one.
 pub(crate) struct Fate {
@@ -28,13 +35,22 @@ pub(crate) struct Fate {
     /// What was called where, for the report of a failure.
     names: Mutex<Vec<&'static str>>,
     died: Notify,
+    /// Replies that get lost though the machine lives, and whether one was since the clock last moved.
+    hiccups: Option<Mutex<StdRng>>,
+    hiccup: Notify,
+    /// Until when something may wait for the clock to try again, in milliseconds of the clock.
+    tries_until: AtomicI64,
     /// How often the engine made a worker live.
     registered: AtomicUsize,
 }
 
 impl Fate {
-    fn new(machine: usize, crash: Option<Crash>) -> Arc<Self> {
+    fn new(machine: usize, crash: Option<Crash>, hiccups: Option<u64>) -> Arc<Self> {
+        let hiccups = hiccups.map(|seed| seed.wrapping_mul(1_000).wrapping_add(machine as u64));
         Arc::new(Self {
+            hiccups: hiccups.map(|seed| Mutex::new(StdRng::seed_from_u64(seed))),
+            hiccup: Notify::new(),
+            tries_until: AtomicI64::new(i64::MIN),
             machine,
             crash,
             calls: AtomicUsize::new(0),
@@ -55,6 +71,28 @@ impl Fate {
         self.crash
             .filter(|crash| crash.at == at)
             .map(|crash| crash.side)
+    }
+
+    /// What happens to a call that the machine survives. The heartbeat is spared: a worker that cannot renew its lease loses it,
+    /// and that is a crash.
+    fn hiccup(&self, name: &str) -> FaultAction {
+        if matches!(name, "server_time" | "register" | "heartbeat") {
+            return FaultAction::Pass;
+        }
+        let Some(rng) = &self.hiccups else {
+            return FaultAction::Pass;
+        };
+        let action = {
+            let mut rng = rng.lock().unwrap_or_else(PoisonError::into_inner);
+            match rng.random_range(0..40) {
+                0 => FaultAction::FailBefore,
+                1 => FaultAction::FailAfter,
+                2 => FaultAction::Repeat,
+                _ => return FaultAction::Pass,
+            }
+        };
+        self.hiccup.notify_one();
+        action
     }
 
     fn die(&self) {
@@ -188,6 +226,7 @@ pub(crate) struct World {
     pub(crate) clock: TestClock,
     pub(crate) book: Book,
     pub(crate) park: bool,
+    pub(crate) hiccups: Option<u64>,
 }
 
 /// One engine and its fate.
@@ -195,6 +234,7 @@ pub(crate) struct Machine {
     pub(crate) number: usize,
     pub(crate) fate: Arc<Fate>,
     pub(crate) storage: FaultStorage,
+    clock: TestClock,
     /// `None` when it crashed before it had started.
     pub(crate) engine: Option<Engine>,
 }
@@ -202,7 +242,7 @@ pub(crate) struct Machine {
 impl Machine {
     /// Starts an engine on a connection of its own.
     pub(crate) async fn start(world: &World, number: usize, crash: Option<Crash>) -> Self {
-        let fate = Fate::new(number, crash);
+        let fate = Fate::new(number, crash, world.hiccups);
         let storage = FaultStorage::over(Arc::clone(&world.storage));
         let hook = Arc::clone(&fate);
         storage.control().on_call(move |call| {
@@ -210,7 +250,7 @@ impl Machine {
                 hook.registered.fetch_add(1, Ordering::SeqCst);
             }
             match hook.call(call.method) {
-                None => FaultAction::Pass,
+                None => hook.hiccup(call.method),
                 Some(side) => {
                     hook.die();
                     match side {
@@ -249,11 +289,12 @@ impl Machine {
             number,
             fate,
             storage,
+            clock: world.clock.clone(),
             engine,
         }
     }
 
-    /// Waits until nothing moves in it (`true`) or it has died (`false`).
+    /// Waits until nothing moves in it, or something waits for the clock to try again (`true`), or it has died (`false`).
     pub(crate) async fn settle(&self) -> bool {
         let Some(engine) = &self.engine else {
             return false;
@@ -261,10 +302,24 @@ impl Machine {
         if self.fate.is_dead() {
             return false;
         }
+        let tries = self.clock.millis() < self.fate.tries_until.load(Ordering::SeqCst);
+        let quiet = async {
+            if tries {
+                // What waits for the clock is never quiet; what does not, gets a moment.
+                let _ = tokio::time::timeout(MOMENT, engine.quiet()).await;
+            } else {
+                engine.quiet().await;
+            }
+        };
         tokio::select! {
             biased;
             () = self.fate.died.notified() => false,
-            () = engine.quiet() => !self.fate.is_dead(),
+            () = self.fate.hiccup.notified() => {
+                let until = self.clock.millis() + LONGEST_PAUSE_MS;
+                self.fate.tries_until.store(until, Ordering::SeqCst);
+                true
+            }
+            () = quiet => !self.fate.is_dead(),
         }
     }
 

@@ -43,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) park: bool,
     /// Machines that run at one time.
     pub(crate) workers: usize,
+    /// Replies are lost and calls are made twice now and then, as this seed says; the machine lives on.
+    pub(crate) hiccups: Option<u64>,
     /// Crash of the first, second … machine that is started; later ones do not crash.
     pub(crate) crashes: Vec<Crash>,
 }
@@ -52,13 +54,14 @@ impl Plan {
     pub(crate) fn random(seed: u64, backend: Backend, calls: impl Fn(&Scenario) -> usize) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let scenario = &SCENARIOS[rng.random_range(0..SCENARIOS.len())];
-        let crashes = rng.random_range(1..=3);
+        let crashes = rng.random_range(0..=3);
         let last = calls(scenario) + 4;
         Self {
             scenario,
             backend,
             park: rng.random_bool(0.5),
             workers: if rng.random_bool(0.35) { 2 } else { 1 },
+            hiccups: rng.random_bool(0.4).then_some(seed),
             crashes: (0..crashes)
                 .map(|_| Crash {
                     at: rng.random_range(0..last),
@@ -80,13 +83,14 @@ impl Plan {
             backend,
             park,
             workers: 1,
+            hiccups: None,
             crashes: Vec::new(),
         }
     }
 }
 
 impl fmt::Display for Plan {
-    /// `nested/memory/park/1/12-before,30-after-wakes`
+    /// `nested/memory/park/1/12-before,30-after-wakes/7`: the last part is the seed of the hiccups.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let backend = match self.backend {
             Backend::Memory => "memory",
@@ -107,7 +111,10 @@ impl fmt::Display for Plan {
             let wakes = if crash.wakes { "-wakes" } else { "" };
             write!(f, "{comma}{}-{side}{wakes}", crash.at)?;
         }
-        Ok(())
+        match self.hiccups {
+            Some(seed) => write!(f, "/{seed}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -148,11 +155,16 @@ impl FromStr for Plan {
             })
             .collect::<Option<Vec<_>>>()
             .ok_or_else(wrong)?;
+        let hiccups = match next() {
+            Ok(seed) => Some(seed.parse().map_err(|_| wrong())?),
+            Err(_) => None,
+        };
         Ok(Self {
             scenario,
             backend,
             park,
             workers,
+            hiccups,
             crashes,
         })
     }

@@ -119,7 +119,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             "timer",
             "module.exports = async (input, { tools }) => {
                 const start = Date.now();
-                const id = setTimeout(() => tools.lab.do({ id: 'never' }), 2_000);
+                const id = setTimeout(() => tools.lab.do({ id: 'never' }), 3_600_000);
                 const a = await tools.lab.do({ id: 'a' });
                 clearTimeout(id);
                 await tools.sleep(7_000);

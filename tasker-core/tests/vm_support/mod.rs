@@ -68,7 +68,7 @@ pub fn start_of(program: Program, input: &str) -> VmStart {
             ..RunInfo::default()
         },
         limits: Arc::new(Limits {
-            turn_ticks: 500,
+            turn_ticks: 2_000,
             ..Limits::default()
         }),
     }

@@ -1,7 +1,6 @@
 // Randomness from the frame's recorded seed.
 {
-  const hex = [];
-  for (let i = 0; i < 256; i++) push(hex, (i < 16 ? '0' : '') + apply(Number.prototype.toString, i, [16]));
+  const hex = '0123456789abcdef';
   const integerArrays = new RealSet(['Uint8Array', 'Int8Array', 'Uint8ClampedArray', 'Uint16Array', 'Int16Array', 'Uint32Array', 'Int32Array', 'BigInt64Array', 'BigUint64Array']);
   hide(Math, 'random', function random() { return host_random(); });
   publish('crypto', {
@@ -17,7 +16,7 @@
       bytes[6] = (bytes[6] & 0x0f) | 0x40;
       bytes[8] = (bytes[8] & 0x3f) | 0x80;
       let text = '';
-      for (let i = 0; i < 16; i++) text += (i === 4 || i === 6 || i === 8 || i === 10 ? '-' : '') + hex[bytes[i]];
+      for (let i = 0; i < 16; i++) text += (i === 4 || i === 6 || i === 8 || i === 10 ? '-' : '') + hex[bytes[i] >> 4] + hex[bytes[i] & 15];
       return text;
     },
   });

@@ -1,0 +1,336 @@
+//! The command line as types. What a command does is in the module `command`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tasker_core::{RunStatus, TaskRunId};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done; for run --poll and status --poll: the run completed
+  1    it did not work: the message says what stood in the way
+  2    the command line or a setting is wrong
+  3    the run failed
+  4    the run is blocked and needs a person
+  5    the run was cancelled
+  6    no such task or run
+  130  detached by Ctrl-C; the run is kept
+
+Settings come from flags, then the environment, then .env, then tasker.toml: see `tasker config`.";
+
+/// Durable, sandboxed JavaScript tasks.
+#[derive(Debug, Parser)]
+#[command(name = "tasker", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Global {
+    /// The database: sqlite:FILE or postgres://… [default: sqlite:tasker.db]
+    #[arg(long, global = true, value_name = "URL")]
+    pub database: Option<String>,
+    /// Answers in JSON on standard output, one value, or one a line for lists that go on.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Logs in detail on standard error.
+    #[arg(long, global = true)]
+    pub debug: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Makes a folder to start from: tasker.toml and tasks/ with an example.
+    Init {
+        /// The folder.
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+    },
+    /// Publishes tasks from a folder. Runs that are under way keep their version.
+    Publish(Publish),
+    /// Lists the published tasks.
+    Tasks,
+    /// Prints the schema of a published task, as read from its JSDoc.
+    Schema {
+        /// The task.
+        name: String,
+        /// In which form.
+        #[arg(long, value_enum, default_value_t = SchemaFormat::Json)]
+        format: SchemaFormat,
+    },
+    /// Prints type declarations for editors: context, services, published tasks.
+    Types {
+        /// Writes them to this file.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Runs a task.
+    Run(Run),
+    /// Runs a task, spelled as the earlier task executor was.
+    Task(TaskAlias),
+    /// Lists runs, newest first.
+    Runs(Runs),
+    /// Shows a run.
+    Status {
+        /// The run.
+        #[arg(value_name = "ID")]
+        id: TaskRunId,
+        /// Waits for its end; runs it in this process unless `tasker serve` works here.
+        #[arg(long, short)]
+        poll: bool,
+    },
+    /// Prints the log lines of a run.
+    Logs {
+        /// The run.
+        #[arg(value_name = "ID")]
+        id: TaskRunId,
+        /// Goes on until the run has ended.
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Shows the call tree of a run with its times.
+    Trace {
+        /// The run.
+        #[arg(value_name = "ID")]
+        id: TaskRunId,
+    },
+    /// Cancels a run: the task may clean up, then it is ended.
+    Cancel {
+        /// The run.
+        #[arg(value_name = "ID")]
+        id: TaskRunId,
+    },
+    /// Decides about a blocked run.
+    Unblock(Unblock),
+    /// Looks after the database.
+    Db {
+        /// What to do.
+        #[command(subcommand)]
+        what: Db,
+    },
+    /// Looks after secrets. Values come from standard input or a prompt, never from arguments.
+    Keystore {
+        /// What to do.
+        #[command(subcommand)]
+        what: Keystore,
+    },
+    /// Shows every setting with its value and where that comes from.
+    Config,
+    /// Runs tasks and serves HTTP until it is told to stop.
+    Serve(Serve),
+    /// Prints completions for a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `tasker publish`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("which").required(true).args(["all", "specific", "list"])))]
+pub struct Publish {
+    /// Every task of the folder.
+    #[arg(long)]
+    pub all: bool,
+    /// Only these.
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    pub specific: Vec<String>,
+    /// Publishes nothing: lists the tasks of the folder and whether they are published.
+    #[arg(long)]
+    pub list: bool,
+    /// The folder [default: tasks]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Checks everything and says what would change; publishes nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Lets the tasks call this private service (as the table `grants` in tasker.toml does for one task).
+    #[arg(long, value_name = "SERVICE")]
+    pub grant: Vec<String>,
+}
+
+/// `tasker run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The task.
+    pub name: String,
+    /// What is common to both spellings.
+    #[command(flatten)]
+    pub how: RunHow,
+}
+
+/// `tasker task`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["task", "list"])))]
+pub struct TaskAlias {
+    /// The task.
+    #[arg(long, short, value_name = "NAME")]
+    pub task: Option<String>,
+    /// Lists the published tasks instead.
+    #[arg(long, short)]
+    pub list: bool,
+    /// What is common to both spellings.
+    #[command(flatten)]
+    pub how: RunHow,
+}
+
+/// How to run a task.
+#[derive(Debug, Args)]
+pub struct RunHow {
+    /// The input: JSON text, @FILE, or - for standard input.
+    #[arg(long, short, value_name = "JSON", default_value = "{}")]
+    pub input: String,
+    /// Waits for the end; runs it in this process unless `tasker serve` works here.
+    #[arg(long, short)]
+    pub poll: bool,
+    /// A key of yours: the same key and request find the same run.
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// Checks the input against the schema of the task first.
+    #[arg(long)]
+    pub validate: bool,
+}
+
+/// `tasker runs`.
+#[derive(Debug, Args)]
+pub struct Runs {
+    /// Only runs of this task.
+    #[arg(long, value_name = "NAME")]
+    pub task: Option<String>,
+    /// Only runs of this status; may be given several times.
+    #[arg(long, value_name = "STATUS", value_parser = run_status)]
+    pub status: Vec<RunStatus>,
+    /// At most this many.
+    #[arg(long, default_value_t = 20)]
+    pub limit: usize,
+    /// Only runs before (older than) this one.
+    #[arg(long, value_name = "ID")]
+    pub before: Option<TaskRunId>,
+}
+
+fn run_status(word: &str) -> Result<RunStatus, String> {
+    word.parse().map_err(|_| {
+        let words: Vec<&str> = RunStatus::ALL.iter().map(|s| s.as_str()).collect();
+        format!("a run is {}", words.join(", "))
+    })
+}
+
+/// `tasker unblock`.
+#[derive(Debug, Args)]
+pub struct Unblock {
+    /// The run.
+    #[arg(value_name = "ID")]
+    pub id: TaskRunId,
+    /// What to do with what is blocked.
+    #[command(subcommand)]
+    pub decision: Decision,
+}
+
+/// What to do with what is blocked.
+#[derive(Debug, Subcommand)]
+pub enum Decision {
+    /// Tries again.
+    Retry,
+    /// Lets the task see a failure.
+    Fail {
+        /// What the failure says.
+        #[arg(default_value = "failed by hand")]
+        message: String,
+    },
+    /// Gives the task this result.
+    Supply {
+        /// The result: JSON text, @FILE, or - for standard input.
+        #[arg(value_name = "JSON")]
+        result: String,
+    },
+    /// Ends the run.
+    Cancel,
+}
+
+/// `tasker db`.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Db {
+    /// Makes the tables, or brings them up to this version.
+    Migrate,
+    /// Checks every row against the rules of the engine.
+    Check,
+    /// Removes what ended runs left behind and gives free space back.
+    Vacuum,
+}
+
+/// `tasker keystore`.
+#[derive(Debug, Subcommand)]
+pub enum Keystore {
+    /// Sets a value, read from standard input or a prompt.
+    Set {
+        /// The key.
+        key: String,
+        /// The namespace.
+        #[arg(long, default_value = "global")]
+        namespace: String,
+    },
+    /// Prints a value.
+    Get {
+        /// The key.
+        key: String,
+        /// The namespace.
+        #[arg(long, default_value = "global")]
+        namespace: String,
+    },
+    /// Lists keys.
+    List {
+        /// Only this namespace.
+        #[arg(long)]
+        namespace: Option<String>,
+    },
+    /// Seals every value again under the current master key.
+    Rotate,
+}
+
+/// `tasker serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Only these services, by name, with commas.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub services: Vec<String>,
+    /// The first port; each service has its fixed place after it. 0: any free ports [default: 3100]
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// The address to listen on. Others than loopback need a token [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    pub bind: Option<String>,
+    /// Listens on other addresses than loopback without a token.
+    #[arg(long)]
+    pub allow_unauthenticated: bool,
+    /// Who drives runs: this process by itself, or POSTs to simple-stack-processor alone.
+    #[arg(long, value_enum, default_value_t = DriveBy::Engine)]
+    pub drive: DriveBy,
+}
+
+/// Who drives runs under `tasker serve`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DriveBy {
+    /// This process, by itself.
+    Engine,
+    /// POSTs to simple-stack-processor, alone.
+    Post,
+}
+
+/// Forms of a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SchemaFormat {
+    /// JSON Schema of parameters and result.
+    Json,
+    /// An OpenAPI document with one path.
+    Openapi,
+    /// A function for OpenAI's tool calls.
+    Openai,
+}

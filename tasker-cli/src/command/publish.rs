@@ -1,0 +1,177 @@
+//! `tasker publish`: tasks of a folder become tasks of the database.
+
+use serde::Serialize;
+use tasker_core::adaptor::Published;
+use tasker_core::task::{PreparedTask, TaskSource, prepare, read_dir};
+use tasker_core::vm::check_program;
+use tasker_core::{Engine, EngineError, TaskOptions};
+
+use super::Here;
+use crate::args::Publish;
+use crate::error::CliError;
+use crate::host::limits;
+use crate::output::columns;
+
+/// What became, or would become, of a task.
+#[derive(Serialize)]
+struct Line {
+    name: String,
+    file: String,
+    version: String,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+/// A task that passed every check.
+struct Checked {
+    source: TaskSource,
+    options: TaskOptions,
+    prepared: PreparedTask,
+}
+
+/// Publishes. Everything is checked first: when one task is wrong, none is published.
+pub(super) async fn perform(here: &Here, args: &Publish) -> Result<(), CliError> {
+    let tasks = choose(check(here, args)?, &args.specific)?;
+    let engine = here.client().await?;
+    let mut lines = Vec::new();
+    for task in tasks {
+        lines.push(if args.list || args.dry_run {
+            look(&engine, task).await?
+        } else {
+            store(&engine, task).await?
+        });
+    }
+    engine.shutdown().await?;
+    for line in &lines {
+        for warning in &line.warnings {
+            here.output
+                .note(format_args!("warning: {}: {warning}", line.name));
+        }
+    }
+    here.output.answer(&lines, || {
+        let rows: Vec<[String; 4]> = lines
+            .iter()
+            .map(|line| {
+                [
+                    line.name.clone(),
+                    line.state.to_owned(),
+                    short(&line.version).to_owned(),
+                    line.file.clone(),
+                ]
+            })
+            .collect();
+        columns(&rows)
+    })
+}
+
+/// The beginning of a version.
+pub(super) fn short(version: &str) -> &str {
+    version.get(..12).unwrap_or(version)
+}
+
+fn check(here: &Here, args: &Publish) -> Result<Vec<Checked>, CliError> {
+    let dir = here.config.tasks_dir();
+    if !dir.is_dir() {
+        return Err(CliError::File {
+            path: dir,
+            problem: "there is no such folder of tasks; make one with `tasker init`, or name one with --dir".to_owned(),
+        });
+    }
+    let limits = limits();
+    let mut tasks = Vec::new();
+    for source in read_dir(std::slice::from_ref(&dir), &limits)? {
+        let first = prepare(source.clone(), &TaskOptions::default(), &limits)?;
+        let mut options = TaskOptions::default();
+        for service in here
+            .config
+            .grants(first.new_task.name.as_str())
+            .iter()
+            .chain(&args.grant)
+        {
+            if !options.grants.contains(service) {
+                options = options.grant(service);
+            }
+        }
+        let prepared = if options.grants.is_empty() {
+            first
+        } else {
+            prepare(source.clone(), &options, &limits)?
+        };
+        tasks.push(Checked {
+            source,
+            options,
+            prepared,
+        });
+    }
+    for task in &tasks {
+        check_program(&task.prepared.program, &limits).map_err(|failure| {
+            EngineError::DoesNotCompile {
+                name: task.prepared.new_task.name.to_string(),
+                failure,
+            }
+        })?;
+    }
+    Ok(tasks)
+}
+
+/// Only those that were named; all of them when none was.
+fn choose(tasks: Vec<Checked>, names: &[String]) -> Result<Vec<Checked>, CliError> {
+    if names.is_empty() {
+        return Ok(tasks);
+    }
+    let known: Vec<String> = tasks
+        .iter()
+        .map(|task| task.prepared.new_task.name.to_string())
+        .collect();
+    if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
+        return Err(CliError::Usage(format!(
+            "no file holds a task {unknown:?}; the folder holds {}",
+            known.join(", ")
+        )));
+    }
+    Ok(tasks
+        .into_iter()
+        .filter(|task| {
+            names
+                .iter()
+                .any(|name| name == task.prepared.new_task.name.as_str())
+        })
+        .collect())
+}
+
+async fn look(engine: &Engine, task: Checked) -> Result<Line, CliError> {
+    let new = &task.prepared.new_task;
+    let state = match engine.task(new.name.as_str()).await {
+        Ok(stored) if stored.version == new.version => "unchanged",
+        Ok(_) => "changed",
+        Err(EngineError::UnknownTask { .. }) => "new",
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Line {
+        name: new.name.to_string(),
+        file: task.source.path,
+        version: new.version.to_string(),
+        state,
+        warnings: task.prepared.warnings,
+    })
+}
+
+async fn store(engine: &Engine, task: Checked) -> Result<Line, CliError> {
+    let file = task.source.path.clone();
+    let published = engine
+        .publish_source(task.source)
+        .options(task.options)
+        .await?;
+    Ok(Line {
+        name: published.name.to_string(),
+        file,
+        version: published.version.to_string(),
+        state: match published.published {
+            Published::Unchanged => "unchanged",
+            Published::Restored => "restored",
+            Published::Created => "published",
+        },
+        warnings: published.warnings,
+    })
+}

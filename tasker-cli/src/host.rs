@@ -1,0 +1,244 @@
+//! The engine of this process: its database and its services, as the settings say.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tasker_adaptor_postgres::PostgresStorage;
+use tasker_adaptor_sqlite::SqliteStorage;
+use tasker_core::adaptor::KeyStore;
+use tasker_core::service::ServiceError;
+use tasker_core::{Engine, EngineBuilder, Limits, Storage, StorageError};
+use tasker_proxies::Secret;
+use tasker_proxies::http::{EgressRule, Http};
+use tasker_proxies::http_client::HttpOptions;
+use tasker_proxies::keystore::{Keystore, MasterKey};
+use tasker_proxies::openai::{OpenAi, OpenAiOptions};
+use tasker_proxies::remote::{Remote, RemoteOptions};
+use tasker_proxies::supabase::{Supabase, SupabaseOptions};
+
+use tasker_proxies::websearch::{DuckDuckGo, GoogleSearch, GoogleSearchOptions, WebSearch};
+
+use crate::config::{Config, hide_password};
+use crate::error::CliError;
+use crate::registry;
+
+/// A database address, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Database {
+    /// A file.
+    Sqlite(String),
+    /// A server.
+    Postgres(String),
+}
+
+impl Database {
+    /// Where the settings say it is.
+    pub(crate) fn of(config: &Config) -> Result<Self, CliError> {
+        let text = config.text("database");
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Ok(Self::Postgres(text.to_owned()));
+        }
+        let path = match text.strip_prefix("sqlite:") {
+            Some(path) => path.strip_prefix("//").unwrap_or(path),
+            None if text.contains("://") => {
+                return Err(config.wrong("database", "has an unknown scheme; use sqlite:FILE or postgres://user:password@host/database"));
+            }
+            None => text,
+        };
+        if path.is_empty() {
+            return Err(config.wrong(
+                "database",
+                "names no file; use sqlite:FILE or postgres://user:password@host/database",
+            ));
+        }
+        Ok(Self::Sqlite(path.to_owned()))
+    }
+
+    /// Opens it, making or migrating its tables unless `migrate` is false.
+    pub(crate) async fn open(&self, migrate: bool) -> Result<Arc<dyn Storage>, StorageError> {
+        Ok(match self {
+            Self::Sqlite(path) => {
+                Arc::new(SqliteStorage::options(path).migrate(migrate).open().await?)
+            }
+            Self::Postgres(url) => Arc::new(
+                PostgresStorage::options(url)
+                    .migrate(migrate)
+                    .connect()
+                    .await?,
+            ),
+        })
+    }
+
+    /// A file that is not there yet.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Sqlite(path) if !Path::new(path).exists())
+    }
+
+    /// For people.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Sqlite(path) => format!("sqlite:{path}"),
+            Self::Postgres(url) => hide_password(url),
+        }
+    }
+}
+
+/// Opens the database of the settings.
+pub(crate) async fn storage(config: &Config) -> Result<Arc<dyn Storage>, CliError> {
+    Ok(Database::of(config)?.open(true).await?)
+}
+
+/// An engine to be started, with every service that the settings allow.
+pub(crate) fn builder(
+    config: &Config,
+    storage: Arc<dyn Storage>,
+    dir: &Path,
+) -> Result<EngineBuilder, CliError> {
+    let mut builder = Engine::builder()
+        .shared_storage(Arc::clone(&storage))
+        .private_service(keystore(config, storage)?)
+        .service(openai(config)?)
+        .service(websearch(config)?);
+    let mut taken = ["keystore", "openai", "websearch"]
+        .map(str::to_owned)
+        .to_vec();
+    if let Some(supabase) = supabase(config)? {
+        builder = builder.service(supabase);
+        taken.push("supabase".to_owned());
+    }
+    let hosts = config.list("http.allow");
+    if !hosts.is_empty() {
+        let rules = hosts.into_iter().map(egress_rule).collect();
+        builder = builder.service(Http::new(rules, HttpOptions::default())?);
+        taken.push("http".to_owned());
+    }
+    for (name, url) in remotes(config, dir) {
+        if !taken.contains(&name) {
+            let mut options = RemoteOptions::new(&name, url);
+            options.token = config.get("serve.token").map(Secret::new);
+            builder = builder.service(Remote::new(options)?);
+            taken.push(name);
+        }
+    }
+    Ok(builder)
+}
+
+/// `api.example.com` allows GET and HEAD by https; `POST api.example.com` allows every method.
+fn egress_rule(text: &str) -> EgressRule {
+    match text.split_once(' ') {
+        Some((methods, host)) => EgressRule::host(host.trim()).methods(methods.split('|')),
+        None => EgressRule::host(text),
+    }
+}
+
+/// Services in other processes: those of the environment, then those of the registry file that `tasker serve` does not offer itself.
+fn remotes(config: &Config, dir: &Path) -> Vec<(String, String)> {
+    let mut remotes: Vec<(String, String)> = config
+        .remotes()
+        .iter()
+        .map(|(name, url)| (name.clone(), url.clone()))
+        .collect();
+    for entry in registry::read(dir)
+        .map(|file| file.services)
+        .unwrap_or_default()
+    {
+        let known = registry::PLACES.contains(&entry.name.as_str())
+            || remotes.iter().any(|(name, _)| *name == entry.name);
+        if !known {
+            remotes.push((entry.name, entry.url));
+        }
+    }
+    remotes
+}
+
+/// The keystore on this database, with the master keys of the settings.
+pub(crate) fn keystore(config: &Config, storage: Arc<dyn Storage>) -> Result<Keystore, CliError> {
+    let parse = |name: &str, text: &str| {
+        MasterKey::parse(&Secret::new(text))
+            .map_err(|error| config.wrong(name, &format!("is no master key: {error}")))
+    };
+    let current = config
+        .get("keystore.master_key")
+        .map(|text| parse("keystore.master_key", text))
+        .transpose()?;
+    let previous = config
+        .list("keystore.previous_master_keys")
+        .into_iter()
+        .map(|text| parse("keystore.previous_master_keys", text))
+        .collect::<Result<Vec<MasterKey>, CliError>>()?;
+    let store: Arc<dyn KeyStore> = storage;
+    Ok(Keystore::new(store, current, previous))
+}
+
+fn openai(config: &Config) -> Result<OpenAi, ServiceError> {
+    let mut options = OpenAiOptions::default();
+    let text = |name| config.get(name).map(str::to_owned);
+    if let Some(url) = text("openai.base_url") {
+        options.base_url = url;
+    }
+    options.api_key = config.get("openai.api_key").map(Secret::new);
+    options.organization = text("openai.organization");
+    options.project = text("openai.project");
+    OpenAi::new(options)
+}
+
+/// Google where both its settings are there, else DuckDuckGo.
+fn websearch(config: &Config) -> Result<WebSearch, ServiceError> {
+    let secret = |name| config.get(name).map(Secret::new);
+    Ok(
+        match (secret("websearch.api_key"), secret("websearch.engine_id")) {
+            (Some(key), Some(engine)) => WebSearch::new(GoogleSearch::new(GoogleSearchOptions {
+                api_key: Some(key),
+                engine_id: Some(engine),
+                ..GoogleSearchOptions::default()
+            })?),
+            _ => WebSearch::new(DuckDuckGo::new(HttpOptions::default())?),
+        },
+    )
+}
+
+fn supabase(config: &Config) -> Result<Option<Supabase>, ServiceError> {
+    let Some(url) = config.get("supabase.url") else {
+        return Ok(None);
+    };
+    let mut options = SupabaseOptions::new(url);
+    options.key = config.get("supabase.service_role_key").map(Secret::new);
+    Supabase::new(options).map(Some)
+}
+
+/// The limits that every engine of this program has.
+pub(crate) fn limits() -> Limits {
+    Limits::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Layers;
+
+    fn database(text: &str) -> Result<Database, String> {
+        let mut layers = Layers::default();
+        layers.flag("--database", "database", Some(text));
+        Database::of(&Config::new(&layers).unwrap()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn database_addresses_are_read() {
+        let sqlite = |path: &str| Ok(Database::Sqlite(path.to_owned()));
+        assert_eq!(database("sqlite:tasker.db"), sqlite("tasker.db"));
+        assert_eq!(database("sqlite:///var/a.db"), sqlite("/var/a.db"));
+        assert_eq!(database("sqlite:/var/a.db"), sqlite("/var/a.db"));
+        assert_eq!(database("data/a.db"), sqlite("data/a.db"));
+        assert_eq!(
+            database("postgres://h/d"),
+            Ok(Database::Postgres("postgres://h/d".into()))
+        );
+        let error = database("mysql://me:planted@h/d").unwrap_err();
+        assert!(
+            error.contains("--database") && error.contains("postgres://"),
+            "{error}"
+        );
+        assert!(!error.contains("planted"), "{error}");
+        assert!(database("sqlite:").is_err());
+    }
+}

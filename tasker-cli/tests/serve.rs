@@ -1,0 +1,556 @@
+//! `tasker serve` with the built binary, over HTTP on loopback.
+#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+mod kit;
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use kit::Folder;
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+
+const SUM: &str = "/**\n * Adds.\n * @task sum\n * @param {object} input - Numbers\n * @param {number} input.a - One\n */\nmodule.exports = async function sum(input, context) {\n  console.log('adding');\n  const b = await context.tools.tasks.execute('two', {});\n  return { total: input.a + b };\n};\n";
+const TWO: &str = "/** @task two */\nmodule.exports = async () => 2;\n";
+const FAILS: &str =
+    "/** @task fails */\nmodule.exports = async () => { throw new TypeError('no luck'); };\n";
+const SLEEPS: &str = "/** @task sleeps */\nmodule.exports = async (input, { tools }) => { await tools.sleep(input.ms); return 'awake'; };\n";
+
+/// A running `tasker serve`; killed when the test lets go of it.
+struct Server {
+    child: Child,
+    urls: HashMap<String, String>,
+    client: Client,
+}
+
+impl Server {
+    fn start(folder: &Folder, args: &[&str], variables: &[(&str, &str)]) -> Self {
+        let args: Vec<&str> = ["serve", "--port", "0", "--json"]
+            .iter()
+            .chain(args)
+            .copied()
+            .collect();
+        let mut child = folder
+            .command(&args)
+            .envs(variables.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let said: Value =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+        let urls = said["services"].as_array().unwrap().iter();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let urls = urls
+            .map(|entry| (text(&entry["name"]), text(&entry["url"])))
+            .collect();
+        let client = Client::builder()
+            .timeout(Duration::from_mins(1))
+            .no_proxy()
+            .build()
+            .unwrap();
+        Self {
+            child,
+            urls,
+            client,
+        }
+    }
+
+    fn url(&self, service: &str, path: &str) -> String {
+        format!("{}{path}", self.urls[service])
+    }
+
+    async fn get(&self, service: &str, path: &str) -> (StatusCode, Value) {
+        let answer = self
+            .client
+            .get(self.url(service, path))
+            .send()
+            .await
+            .unwrap();
+        (answer.status(), answer.json().await.unwrap())
+    }
+
+    async fn post(&self, service: &str, path: &str, body: &Value) -> (StatusCode, Value) {
+        let answer = self
+            .client
+            .post(self.url(service, path))
+            .body(body.to_string())
+            .send()
+            .await
+            .unwrap();
+        (answer.status(), answer.json().await.unwrap())
+    }
+
+    fn signal(&self, name: &str) {
+        let done = std::process::Command::new("kill")
+            .args([name, &self.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(done.success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn folder() -> Folder {
+    let folder = Folder::new();
+    for (name, text) in [
+        ("sum", SUM),
+        ("two", TWO),
+        ("fails", FAILS),
+        ("sleeps", SLEEPS),
+    ] {
+        folder.write(&format!("tasks/{name}.js"), text);
+    }
+    folder.ok(&["publish", "--all"]);
+    folder
+}
+
+#[tokio::test]
+async fn tasks_are_submitted_waited_for_and_looked_at() {
+    let folder = folder();
+    let server = Server::start(&folder, &["--services", "task-executor"], &[]);
+    let executor = "task-executor";
+
+    let (status, said) = server
+        .post(
+            executor,
+            "/execute?wait=30",
+            &json!({"taskName": "sum", "input": {"a": 40}}),
+        )
+        .await;
+    assert_eq!(
+        (status, &said["success"], &said["data"]["result"]),
+        (StatusCode::OK, &json!(true), &json!({"total": 42})),
+        "{said}"
+    );
+    assert!(
+        said["metadata"]["duration"].is_u64() && said["metadata"]["timestamp"].is_string(),
+        "{said}"
+    );
+    let id = said["data"]["taskRunId"].as_str().unwrap().to_owned();
+
+    let (status, said) = server
+        .post(
+            executor,
+            "/execute",
+            &json!({"task_identifier": "fails", "input": {}}),
+        )
+        .await;
+    assert_eq!(
+        (status, &said["data"]["status"]),
+        (StatusCode::ACCEPTED, &json!("queued")),
+        "{said}"
+    );
+    let failed = said["data"]["taskRunId"].as_str().unwrap();
+    let (_, said) = server
+        .post(
+            executor,
+            "/execute?wait=true",
+            &json!({"taskName": "fails"}),
+        )
+        .await;
+    assert_eq!(said["data"]["failure"]["name"], "TypeError", "{said}");
+
+    let (_, said) = server.get(executor, &format!("/status?id={id}")).await;
+    assert_eq!(
+        (&said["data"]["status"], &said["data"]["task"]),
+        (&json!("completed"), &json!("sum"))
+    );
+    let (_, said) = server
+        .get(executor, &format!("/logs?taskRunId={id}&limit=1"))
+        .await;
+    assert_eq!(said["data"]["logs"][0]["message"], "adding", "{said}");
+    let (_, rest) = server
+        .get(
+            executor,
+            &format!("/logs?id={id}&after={}", said["data"]["next"]),
+        )
+        .await;
+    assert_eq!(rest["data"]["logs"], json!([]));
+    let (_, said) = server.get(executor, "/status?limit=1").await;
+    assert!(said["data"]["next"].is_string(), "{said}");
+
+    let (_, said) = server.get(executor, "/list?limit=3").await;
+    let names: Vec<&str> = said["data"]["tasks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|task| task["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        (names, &said["data"]["next"], &said["data"]["count"]),
+        (vec!["fails", "sleeps", "sum"], &json!("sum"), &json!(4))
+    );
+    let (_, said) = server.get(executor, "/list?after=sum").await;
+    assert_eq!(
+        (&said["data"]["tasks"][0]["name"], &said["data"]["next"]),
+        (&json!("two"), &Value::Null)
+    );
+    let (_, said) = server.get(executor, "/schema?name=sum&format=openai").await;
+    assert_eq!(said["data"]["name"], "sum");
+    let (status, said) = server.get(executor, "/health").await;
+    assert_eq!(
+        (status, &said["data"]["status"]),
+        (StatusCode::OK, &json!("healthy"))
+    );
+
+    let events = server
+        .client
+        .get(server.url(executor, &format!("/runs/{failed}/events")))
+        .send()
+        .await
+        .unwrap();
+    let text = events.text().await.unwrap();
+    assert!(
+        text.contains("event: status") && text.contains("event: end") && text.contains("TypeError"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn wrong_requests_are_answered_in_the_envelope_with_their_status() {
+    let folder = folder();
+    let server = Server::start(&folder, &["--services", "task-executor"], &[]);
+    let kind = |said: &Value| said["errorDetails"]["type"].as_str().unwrap().to_owned();
+    for (path, body, status, word) in [
+        (
+            "/execute",
+            json!({"taskName": "summ"}),
+            404,
+            "NOT_FOUND_ERROR",
+        ),
+        ("/execute", json!({"input": {}}), 400, "VALIDATION_ERROR"),
+        ("/execute", json!([]), 400, "VALIDATION_ERROR"),
+        (
+            "/execute?wait=x",
+            json!({"taskName": "two"}),
+            400,
+            "VALIDATION_ERROR",
+        ),
+        (
+            "/execute",
+            json!({"taskName": "sum", "input": {"a": "x"}, "validate": true}),
+            400,
+            "VALIDATION_ERROR",
+        ),
+        ("/nowhere", json!({}), 404, "NOT_FOUND_ERROR"),
+        ("/list", json!({}), 405, "VALIDATION_ERROR"),
+    ] {
+        let (said_status, said) = server.post("task-executor", path, &body).await;
+        assert_eq!(
+            (said_status.as_u16(), kind(&said).as_str(), &said["success"]),
+            (status, word, &json!(false)),
+            "{path} {body}: {said}"
+        );
+        assert!(said["metadata"]["requestId"].is_string());
+    }
+    for path in [
+        "/status?id=7",
+        "/logs",
+        "/logs?id=x",
+        "/schema",
+        "/list?limit=0",
+        "/runs/7/events",
+    ] {
+        let (status, said) = server.get("task-executor", path).await;
+        assert_eq!(
+            (status.as_u16(), kind(&said).as_str()),
+            (400, "VALIDATION_ERROR"),
+            "{path}: {said}"
+        );
+    }
+    let big = "x".repeat((4 << 20) + (65 << 10));
+    let (status, said) = server
+        .post(
+            "task-executor",
+            "/execute",
+            &json!({"taskName": "two", "input": big}),
+        )
+        .await;
+    assert_eq!(status.as_u16(), 413, "{said}");
+    let answer = server
+        .client
+        .get(server.url("task-executor", "/list"))
+        .header("x-request-id", "mine-1")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.headers()["x-request-id"], "mine-1");
+    assert_eq!(
+        answer.json::<Value>().await.unwrap()["metadata"]["requestId"],
+        "mine-1"
+    );
+    let page = server
+        .client
+        .get(server.url("task-executor", "/list"))
+        .header("origin", "http://evil.example")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(page.status().as_u16(), 403);
+    let renamed = server
+        .client
+        .get(server.url("task-executor", "/list"))
+        .header("host", "evil.example")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(renamed.status().as_u16(), 403);
+}
+
+#[tokio::test]
+async fn one_idempotency_key_is_one_run() {
+    let folder = folder();
+    let server = Server::start(&folder, &["--services", "task-executor"], &[]);
+    let submit = async |body: Value| {
+        let request = server
+            .client
+            .post(server.url("task-executor", "/execute"))
+            .header("idempotency-key", "k1");
+        let answer = request.body(body.to_string()).send().await.unwrap();
+        (
+            answer.status().as_u16(),
+            answer.json::<Value>().await.unwrap()["data"]["taskRunId"].clone(),
+        )
+    };
+    let first = submit(json!({"taskName": "two"})).await;
+    assert_eq!(first.0, 202);
+    assert_eq!(submit(json!({"taskName": "two"})).await, first);
+    assert_eq!(submit(json!({"taskName": "two", "input": 1})).await.0, 409);
+}
+
+#[tokio::test]
+async fn a_nested_run_is_finished_by_posts_alone() {
+    let folder = folder();
+    let server = Server::start(
+        &folder,
+        &[
+            "--drive",
+            "post",
+            "--services",
+            "task-executor,simple-stack-processor",
+        ],
+        &[],
+    );
+    let processor = "simple-stack-processor";
+    let (_, said) = server
+        .post(
+            "task-executor",
+            "/execute",
+            &json!({"taskName": "sum", "input": {"a": 1}}),
+        )
+        .await;
+    let id = said["data"]["taskRunId"].as_str().unwrap().to_owned();
+    let root = folder.json(&["trace", &id])["root"]["id"].clone();
+    // By its id first, then what is next until nothing is.
+    let (status, said) = server
+        .post(processor, "/", &json!({"stackRunId": root}))
+        .await;
+    assert_eq!(
+        (
+            status.as_u16(),
+            &said["data"]["processed"],
+            &said["data"]["kind"]
+        ),
+        (200, &json!(true), &json!("frame")),
+        "{said}"
+    );
+    let (_, said) = server
+        .get("task-executor", &format!("/status?id={id}"))
+        .await;
+    assert_eq!(
+        said["data"]["result"],
+        Value::Null,
+        "one POST is one step: {said}"
+    );
+    let mut steps = 0;
+    loop {
+        let (_, said) = server
+            .post(processor, "/", &json!({"trigger": "process-next"}))
+            .await;
+        if said["data"]["processed"] == false {
+            assert_eq!(said["data"]["reason"], "no_pending", "{said}");
+            break;
+        }
+        steps += 1;
+        assert!(steps < 20, "{said}");
+    }
+    assert!(
+        steps >= 2,
+        "the nested frame and the root again, not {steps}"
+    );
+    let (_, said) = server
+        .get("task-executor", &format!("/status?id={id}"))
+        .await;
+    assert_eq!(said["data"]["result"], json!({"total": 3}), "{said}");
+    let (status, said) = server.post(processor, "/", &json!({"stackRunId": 4})).await;
+    assert_eq!(
+        (status.as_u16(), &said["errorDetails"]["type"]),
+        (400, &json!("VALIDATION_ERROR")),
+        "{said}"
+    );
+    assert!(
+        said["error"].as_str().unwrap().contains("not numbers"),
+        "{said}"
+    );
+    assert_eq!(
+        server
+            .post(processor, "/", &json!({"trigger": "x"}))
+            .await
+            .0
+            .as_u16(),
+        400
+    );
+    assert_eq!(server.get(processor, "/health").await.0.as_u16(), 200);
+}
+
+#[tokio::test]
+async fn with_a_token_nothing_is_answered_without_it_and_services_take_three_forms() {
+    let folder = folder();
+    let key = "33".repeat(32);
+    let variables = [
+        ("TASKER_TOKEN", "t0ken"),
+        ("TASKER_MASTER_KEY", key.as_str()),
+    ];
+    let server = Server::start(&folder, &[], &variables);
+    assert_eq!(server.get("task-executor", "/list").await.0.as_u16(), 401);
+    assert_eq!(server.get("keystore", "/health").await.0.as_u16(), 200);
+    let ask = async |body: Value| {
+        let request = server
+            .client
+            .post(server.url("keystore", "/"))
+            .bearer_auth("t0ken")
+            .body(body.to_string());
+        let answer = request.send().await.unwrap();
+        (
+            answer.status().as_u16(),
+            answer.json::<Value>().await.unwrap(),
+        )
+    };
+    assert_eq!(
+        server
+            .post(
+                "keystore",
+                "/",
+                &json!({"method": "getKey", "args": ["global", "K"]})
+            )
+            .await
+            .0
+            .as_u16(),
+        401
+    );
+    let (status, said) =
+        ask(json!({"action": "setKey", "namespace": "global", "key": "K", "value": "v"})).await;
+    assert_eq!((status, &said["data"]), (200, &json!(true)), "{said}");
+    assert_eq!(
+        ask(json!({"method": "getKey", "args": ["global", "K"]}))
+            .await
+            .1["data"],
+        "v"
+    );
+    assert_eq!(
+        ask(json!({"chain": [{"property": "getKey", "args": ["global", "K"]}]}))
+            .await
+            .1["data"],
+        "v"
+    );
+    let (status, said) = ask(json!({"nothing": 1})).await;
+    assert_eq!(
+        (status, &said["errorDetails"]["type"]),
+        (400, &json!("VALIDATION_ERROR")),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_signal_drains_and_nothing_is_lost() {
+    let folder = folder();
+    let mut server = Server::start(&folder, &["--services", "task-executor"], &[]);
+    let registry = folder.path().join(".service-registry.json");
+    let file: Value = serde_json::from_str(&std::fs::read_to_string(&registry).unwrap()).unwrap();
+    assert_eq!(file["services"][0]["name"], "task-executor");
+    // A waiting command leaves the work to the server.
+    assert_eq!(
+        folder.ok(&["run", "sum", "-i", r#"{"a":5}"#, "--poll"]),
+        r#"{"total":7}"#
+    );
+    let (_, said) = server
+        .post(
+            "task-executor",
+            "/execute",
+            &json!({"taskName": "sleeps", "input": {"ms": 1500}}),
+        )
+        .await;
+    let id = said["data"]["taskRunId"].as_str().unwrap().to_owned();
+    server.signal("-TERM");
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    assert!(!registry.exists(), "the registry goes with its server");
+    assert_eq!(
+        folder.ok(&["status", &id, "--poll"]),
+        "\"awake\"",
+        "another process goes on"
+    );
+}
+
+#[tokio::test]
+async fn a_killed_server_leaves_its_runs_to_the_next_command() {
+    let folder = folder();
+    let mut server = Server::start(&folder, &["--services", "task-executor"], &[]);
+    let (_, said) = server
+        .post("task-executor", "/execute", &json!({"taskName": "two"}))
+        .await;
+    let id = said["data"]["taskRunId"].as_str().unwrap().to_owned();
+    server.child.kill().unwrap();
+    server.child.wait().unwrap();
+    assert!(
+        folder.path().join(".service-registry.json").exists(),
+        "a killed server cannot clean up"
+    );
+    assert_eq!(
+        folder.ok(&["run", "two", "--poll"]),
+        "2",
+        "a stale registry file fools nobody"
+    );
+    assert_eq!(folder.json(&["status", &id])["task"], "two");
+}
+
+#[test]
+fn what_cannot_be_served_is_said_by_name() {
+    let folder = folder();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // task-executor stands two after the base.
+    let base = (taken.local_addr().unwrap().port() - 2).to_string();
+    let said = folder.tasker(&["serve", "--services", "task-executor", "--port", &base]);
+    assert!(
+        said.code == 1 && said.err.contains("task-executor") && said.err.contains("in use"),
+        "{said:?}"
+    );
+    assert!(!folder.path().join(".service-registry.json").exists());
+    let said = folder.tasker(&["serve", "--services", "tusk-executor"]);
+    assert!(
+        said.code == 2 && said.err.contains("tusk-executor") && said.err.contains("task-executor"),
+        "{said:?}"
+    );
+    let said = folder.tasker(&["serve", "--bind", "0.0.0.0"]);
+    assert!(
+        said.code == 2 && said.err.contains("TASKER_TOKEN"),
+        "{said:?}"
+    );
+    let said = folder.tasker(&["serve", "--services", "keystore"]);
+    assert!(
+        said.code == 2 && said.err.contains("TASKER_TOKEN"),
+        "{said:?}"
+    );
+}
