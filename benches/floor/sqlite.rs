@@ -84,6 +84,15 @@ impl Floor {
         Ok(value)
     }
 
+    /// One run in a transaction of its own.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method alone is not general enough over the lifetime of its batch"
+    )]
+    pub fn submit(&mut self) -> rusqlite::Result<Frame> {
+        self.batch(|rows| rows.submit())
+    }
+
     /// Runs with as many calls one after the other: submitted in batches, then turn by turn, `batch` turns a transaction.
     pub fn chains(&mut self, runs: u32, calls: u32, batch: usize) -> rusqlite::Result<()> {
         let batch = batch.max(1);
@@ -119,7 +128,7 @@ impl Floor {
 
     /// One run with as many calls at one time, whose answers come `batch` at a time.
     pub fn fan_out(&mut self, calls: u32, batch: u32) -> rusqlite::Result<()> {
-        let mut frame = self.batch(|rows| rows.submit())?;
+        let mut frame = self.submit()?;
         self.batch(|rows| rows.claim(&frame))?;
         let first = Turn {
             makes: calls,

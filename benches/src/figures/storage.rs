@@ -142,7 +142,7 @@ pub async fn latency_sqlite(size: Size) -> Result<Figure, Problem> {
     let mut floor = bench.floor()?;
     let watch = Stopwatch::start();
     for _ in 0..calls {
-        floor.batch(|rows| rows.submit())?;
+        floor.submit()?;
     }
     let floor_value = watch.seconds() * 1e6 / f64::from(calls);
     Ok(Figure::new(

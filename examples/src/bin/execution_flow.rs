@@ -117,7 +117,7 @@ async fn show(
             "  {:indent$}{:<width$} {:6} {:16} {:24} {:>5} {:>4} {:>4} {:>4} {:>5} {outcome}",
             "",
             row.seq,
-            row.kind,
+            row.kind.as_str(),
             format!("{}.{}", row.service, row.path),
             row.status.to_string(),
             row.epoch.0,
