@@ -69,7 +69,10 @@ pub(crate) async fn audit(
         }
         if !is_right(run.outcome.as_ref(), expected.as_ref())? {
             verdict.wrong += 1;
-            eprintln!("run {id} of {} ended with {:?}, not with {expected:?}", run.task, run.outcome);
+            eprintln!(
+                "run {id} of {} ended with {:?}, not with {expected:?}",
+                run.task, run.outcome
+            );
         }
         verdict.left += storage.stack_runs(*id).await?.len();
     }
@@ -105,7 +108,10 @@ fn count_calls(verdict: &mut Verdict, folder: &Path) -> io::Result<()> {
             continue;
         }
         verdict.repeated += 1;
-        if times.windows(2).all(|pair| is_explained(&pair[0], &pair[1], &kills)) {
+        if times
+            .windows(2)
+            .all(|pair| is_explained(&pair[0], &pair[1], &kills))
+        {
             verdict.repeated_explained += 1;
         } else {
             eprintln!("call {key} was performed again though nobody was killed between: {times:?}");

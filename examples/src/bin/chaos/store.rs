@@ -24,10 +24,21 @@ pub(crate) async fn open(options: &Options) -> Result<Arc<dyn Storage>, Box<dyn 
                 .map(|name| name.to_string_lossy().into_owned())
                 .unwrap_or_default()
                 .chars()
-                .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' })
+                .map(|c| {
+                    if c.is_ascii_alphanumeric() {
+                        c.to_ascii_lowercase()
+                    } else {
+                        '_'
+                    }
+                })
                 .take(48)
                 .collect();
-            Arc::new(PostgresStorage::options(&url).schema(format!("chaos_{name}")).connect().await?)
+            Arc::new(
+                PostgresStorage::options(&url)
+                    .schema(format!("chaos_{name}"))
+                    .connect()
+                    .await?,
+            )
         }
     })
 }
