@@ -14,7 +14,10 @@
 //! `TASKER_HISTORIES=100000` lives through more; `TASKER_SEED=nested/memory/park/1/12-before` repeats one;
 //! `TASKER_MUTATION=NoTurnNumber` takes a guard out of the memory store, to see the laboratory fail.
 
-#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of test functions"
+)]
 
 mod crash_lab {
     pub(crate) mod book;

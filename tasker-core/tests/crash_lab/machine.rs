@@ -195,7 +195,7 @@ impl ServiceProxy for Lab {
         let performed = Performed {
             machine: self.fate.machine,
             id: id.clone(),
-            args: call.args().iter().map(tasker_core::Json::text).collect(),
+            args: call.args().iter().map(Json::text).collect(),
             key: call.idempotency_key.to_string(),
         };
         self.with_fate("lab", || self.book.perform(performed)).await;

@@ -35,9 +35,9 @@ pub(crate) async fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     }
     let mut runs: Vec<(TaskRunId, Option<Value>)> = Vec::new();
     let mut herd = Herd::start(options)?;
-    let start = Instant::now();
+    let end = Instant::now() + Duration::from_secs(options.seconds);
     let load = async {
-        while start.elapsed() < Duration::from_secs(options.seconds) {
+        while Instant::now() < end {
             let open = open_runs(&client, options.load).await?;
             for _ in open..options.load {
                 let (task, input, result) = tasks::run(runs.len() as u64);
@@ -48,10 +48,8 @@ pub(crate) async fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
         }
         Ok::<(), Box<dyn Error>>(())
     };
-    tokio::select! {
-        done = load => done?,
-        failed = herd.kill_at_random(options) => failed?,
-    }
+    // Both end by themselves: a kill that was begun is logged.
+    tokio::try_join!(load, herd.kill_at_random(options, end))?;
     if !options.json {
         println!("{} runs submitted; waiting for their end", runs.len());
     }
@@ -122,14 +120,21 @@ impl Herd {
         })
     }
 
-    /// Kills one after the other and starts it again. Ends only when that fails.
-    async fn kill_at_random(&mut self, options: &Options) -> Result<(), Box<dyn Error>> {
+    /// Kills one after the other and starts it again, until `end`.
+    async fn kill_at_random(
+        &mut self,
+        options: &Options,
+        end: Instant,
+    ) -> Result<(), Box<dyn Error>> {
         if options.kill_every_ms == 0 {
-            return std::future::pending().await;
+            return Ok(());
         }
         loop {
             let pause = rand::rng().random_range(0..=options.kill_every_ms * 2);
             sleep(Duration::from_millis(pause)).await;
+            if Instant::now() >= end {
+                return Ok(());
+            }
             let number = rand::rng().random_range(0..self.workers.len());
             let worker = &mut self.workers[number];
             let Some(process) = worker.id() else {
