@@ -56,7 +56,8 @@ pub(crate) async fn perform(here: Here, args: &Serve) -> Result<(), CliError> {
 }
 
 const PROCESSOR: &str = "simple-stack-processor";
-const EXECUTOR: &str = "task-executor";
+const TASKS: &str = "task-executor";
+const EXECUTOR: &str = "deno-executor";
 
 fn options(here: &Here, args: &Serve, stop: &CancellationToken) -> Result<RouterOptions, CliError> {
     let token = here.config.get("serve.token").map(Secret::new);
@@ -91,9 +92,14 @@ fn bind_address(here: &Here) -> Result<IpAddr, CliError> {
 fn names(here: &Here, engine: &Engine, has_token: bool) -> Result<Vec<&'static str>, CliError> {
     let offered: Vec<&'static str> = PLACES
         .into_iter()
-        .filter(|name| [PROCESSOR, EXECUTOR].contains(name) || engine.services().contains(name))
+        .filter(|name| {
+            [EXECUTOR, PROCESSOR, TASKS].contains(name) || engine.services().contains(name)
+        })
         .collect();
-    let asked = here.config.list("serve.services");
+    let asked = here.config.list("serve.services").into_iter();
+    let asked: Vec<&str> = asked
+        .map(|name| if name == "executor" { EXECUTOR } else { name })
+        .collect();
     if asked.is_empty() {
         // Secrets are not handed to whoever can reach a port of this machine.
         return Ok(offered
@@ -196,7 +202,8 @@ fn router(
     options: &RouterOptions,
 ) -> Router {
     match (name, by_hand) {
-        (EXECUTOR, _) => http::task_executor(engine.clone(), options.clone()),
+        (EXECUTOR, _) => http::executor(engine, options.clone()),
+        (TASKS, _) => http::task_executor(engine.clone(), options.clone()),
         (PROCESSOR, Some(by_hand)) => http::stack_processor(by_hand.clone(), options.clone()),
         _ => http::service(engine.clone(), name, options.clone()),
     }
