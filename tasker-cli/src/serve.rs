@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{DriveBy, Serve};
 use crate::command::Here;
 use crate::error::CliError;
-use crate::host;
+use crate::host::{self, Database};
 use crate::http::{self, RouterOptions};
 use crate::registry::{self, Entry, PLACES};
 
@@ -46,7 +46,15 @@ pub(crate) async fn perform(here: Here, args: &Serve) -> Result<(), CliError> {
     } else {
         None
     };
-    let served = serve(&here, &names, &engine, by_hand.as_ref(), &options, &stop).await;
+    let served = serve(
+        &here,
+        &names,
+        &engine,
+        by_hand.as_ref(),
+        &options,
+        args.drive,
+    )
+    .await;
     // In either case work is handed back before the process ends.
     if let Some(by_hand) = by_hand {
         by_hand.shutdown_within(DRAIN.as_millis() as u64).await?;
@@ -134,8 +142,12 @@ async fn serve(
     engine: &Engine,
     by_hand: Option<&Engine>,
     options: &RouterOptions,
-    stop: &CancellationToken,
+    drive: DriveBy,
 ) -> Result<(), CliError> {
+    let works_on = match drive {
+        DriveBy::Engine => Some(Database::of(&here.config)?.shown()),
+        DriveBy::Post => None,
+    };
     let mut servers = Vec::new();
     let mut entries = Vec::new();
     for name in names {
@@ -152,14 +164,19 @@ async fn serve(
         servers.push((listener, router(name, engine, by_hand, options)));
     }
     let mut signals = Signals::new()?;
-    let written = registry::write(&here.dir, entries.clone(), SystemClock::default().now())?;
+    let written = registry::write(
+        &here.dir,
+        entries.clone(),
+        works_on,
+        SystemClock::default().now(),
+    )?;
     here.output
         .answer(&json!({ "services": entries }), || said(&entries))?;
     for entry in &entries {
         tracing::info!(service = %entry.name, url = %entry.url, "serving");
     }
     let servers = servers.into_iter().map(|(listener, router)| {
-        let stop = stop.clone();
+        let stop = options.stop.clone();
         tokio::spawn(
             axum::serve(listener, router)
                 .with_graceful_shutdown(stop.cancelled_owned())
@@ -174,7 +191,7 @@ async fn serve(
     signals.next().await;
     tracing::info!("stopping: requests and turns under way are finished");
     drop(written);
-    stop.cancel();
+    options.stop.cancel();
     tokio::spawn(async move {
         signals.next().await;
         tracing::warn!("stopped at once by a second signal");

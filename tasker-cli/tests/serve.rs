@@ -518,6 +518,11 @@ async fn a_nested_run_is_finished_by_posts_alone() {
         400
     );
     assert_eq!(server.get(processor, "/health").await.0.as_u16(), 200);
+    assert_eq!(
+        folder.ok(&["run", "two", "--poll"]),
+        "2",
+        "a server that waits for POSTs does not do a command's work"
+    );
 }
 
 #[tokio::test]
@@ -598,6 +603,13 @@ async fn a_signal_drains_and_nothing_is_lost() {
         )
         .await;
     let id = said["data"]["taskRunId"].as_str().unwrap().to_owned();
+    // On another database it is not the server's.
+    let other = ["--database", "sqlite:other.db"];
+    folder.ok(&["publish", "--all", other[0], other[1]]);
+    assert_eq!(
+        folder.ok(&["run", "two", "--poll", other[0], other[1]]),
+        "2"
+    );
     server.signal("-TERM");
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
     assert!(!registry.exists(), "the registry goes with its server");
