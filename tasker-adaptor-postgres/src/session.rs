@@ -15,6 +15,11 @@ use tokio_postgres::{Error, Row, Statement};
 use crate::error::{from_driver, from_pool};
 use crate::schema::Schema;
 
+/// A plan is kept with its statement for as long as the connection lives. One that was made while the tables were small
+/// must not read them from end to end when they are large: for this transaction only, so it means the same behind a pooler.
+const PLAN_FOR_GROWTH: &str =
+    "SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)";
+
 /// A parameter with its type.
 pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
@@ -28,7 +33,8 @@ pub(crate) struct Step<'a> {
 pub(crate) struct Session {
     object: Option<Object>,
     schema: Arc<Schema>,
-    /// Statements by name, parsed once a connection; not behind a transaction pooler.
+    /// Statements of transactions by name, parsed and planned once a connection; not behind a transaction pooler.
+    /// Single statements have no name: they are planned for the tables as they are at each call.
     named: bool,
     in_transaction: bool,
 }
@@ -73,10 +79,9 @@ impl Session {
         mut steps: Vec<Step<'_>>,
     ) -> Result<Vec<Vec<Row>>, StorageError> {
         self.in_transaction = true;
-        steps.insert(0, bare("BEGIN"));
+        steps.splice(0..0, [bare("BEGIN"), bare(PLAN_FOR_GROWTH)]);
         let mut answers = self.pipeline(steps).await?;
-        answers.remove(0);
-        Ok(answers)
+        Ok(answers.split_off(2))
     }
 
     /// These statements and `COMMIT` in one trip. The server answers `COMMIT` well even after a failed statement,
@@ -129,7 +134,7 @@ impl Session {
         let Some(object) = self.object.as_ref() else {
             return Err(crate::error::unavailable("the connection was given up"));
         };
-        let outcome = send(object, &steps, self.named).await;
+        let outcome = send(object, &steps, self.named && self.in_transaction).await;
         match outcome {
             Ok(answers) => Ok(answers),
             Err(error) => {

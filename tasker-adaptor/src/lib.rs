@@ -36,7 +36,7 @@ pub use audit::{AUDIT, AuditQuery, Violation};
 pub use error::StorageError;
 pub use failure::{BlockedReason, CallRecord, Failure, Outcome};
 #[cfg(feature = "conformance")]
-pub use fault::{CallInfo, FaultAction, FaultControl, FaultStorage};
+pub use fault::{CallInfo, FaultAction, FaultControl, FaultStorage, Written};
 pub use ids::{CallSeq, Epoch, StackRunId, TaskName, TaskRunId, TaskVersion, TurnNo, WorkerId};
 pub use journal::{FrameJournal, Journal};
 pub use json::{InvalidJson, Json};

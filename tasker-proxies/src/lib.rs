@@ -8,10 +8,17 @@
 //! a request is sent as the task wrote it, nothing is added to its meaning · time comes from a [`Clock`].
 
 mod clock;
-#[cfg(feature = "_http")]
+#[cfg(any(
+    feature = "gapi",
+    feature = "openai",
+    feature = "supabase",
+    feature = "websearch"
+))]
 mod credentials;
-#[cfg(feature = "supabase")]
+#[cfg(any(feature = "gapi", feature = "supabase"))]
 mod entries;
+#[cfg(feature = "gapi")]
+pub mod gapi;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "_http")]
@@ -21,7 +28,7 @@ pub mod keystore;
 #[cfg(feature = "openai")]
 pub mod openai;
 #[cfg(test)]
-#[cfg(all(feature = "openai", feature = "supabase"))]
+#[cfg(all(feature = "gapi", feature = "openai", feature = "supabase"))]
 mod oracle;
 #[cfg(feature = "remote")]
 pub mod remote;

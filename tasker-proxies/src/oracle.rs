@@ -10,6 +10,7 @@ use tasker_core::Json;
 use tasker_core::service::{Link, ServiceCall, ServiceProxy};
 
 use crate::Secret;
+use crate::gapi::Gapi;
 use crate::openai::{OpenAi, OpenAiOptions};
 use crate::supabase::{Supabase, SupabaseOptions};
 use crate::testing::{Seen, Server, still_clock};
@@ -23,7 +24,7 @@ struct Recording {
     cases: Vec<Case>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Case {
     name: String,
     #[serde(default)]
@@ -35,7 +36,7 @@ struct Case {
     request: Request,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 struct Request {
     method: String,
     target: String,
@@ -86,6 +87,44 @@ async fn supabase_requests_are_those_of_supabase_js() {
         answer.unwrap_or_else(|error| panic!("{}: {error}", case.name));
         recording.compare(case, &server.only());
     }
+}
+
+#[tokio::test]
+async fn google_requests_are_those_of_the_python_client() {
+    let recording = Recording::read(include_str!("../tests/oracle/google.json"));
+    let server = Server::start().await;
+    let service = Gapi::with_clock(crate::gapi::tests::options(&server), still_clock()).unwrap();
+    for case in &recording.cases {
+        let forget = ServiceCall::test("gapi", "clearTokenCache", vec![]);
+        service.call(forget).await.unwrap();
+        server.then_json(200, r#"{"access_token":"test-token","expires_in":3600}"#);
+        server.then_json(200, "{}");
+        let call = ServiceCall::test("gapi", &case.method, case.args.clone());
+        let answer = service.call(call).await;
+        answer.unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        let mut seen = server.seen().pop().unwrap();
+        // The client writes parameters in another order; their order means nothing to Google.
+        seen.target = sorted(&seen.target);
+        let request = Request {
+            target: sorted(&case.request.target),
+            ..case.request.clone()
+        };
+        let case = Case {
+            request,
+            name: case.name.clone(),
+            ..Case::default()
+        };
+        recording.compare(&case, &seen);
+    }
+}
+
+fn sorted(target: &str) -> String {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut pairs: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes())
+        .into_owned()
+        .collect();
+    pairs.sort();
+    format!("{path} {pairs:?}")
 }
 
 #[tokio::test]

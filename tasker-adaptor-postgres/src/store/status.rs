@@ -2,10 +2,11 @@
 //!
 //! Each is sent after the statement that locks, so that it sees what was committed before the lock was given.
 
-/// The frame `s` has a settled child that it has not been told of.
+/// The frame `s` has a settled child that it has not been told of. A scalar subquery, which is answered frame by frame:
+/// `EXISTS` may be planned as a hash of all undelivered children of all frames.
 macro_rules! has_unread {
     () => {
-        "EXISTS (SELECT 1 FROM tasker.stack_runs c WHERE c.parent_id = s.id AND c.delivered_order IS NULL AND c.status <> 'cancelled' AND c.status IN ('completed', 'failed'))"
+        "coalesce((SELECT true FROM tasker.stack_runs c WHERE c.parent_id = s.id AND c.delivered_order IS NULL AND c.status <> 'cancelled' AND c.status IN ('completed', 'failed') LIMIT 1), false)"
     };
 }
 pub(super) use has_unread;

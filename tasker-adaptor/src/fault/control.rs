@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::channel::oneshot;
 
-use crate::StorageError;
+use crate::{CallFinish, CommitRefused, StorageError, TurnCommit, TurnReceipt};
 
 /// A call that is about to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,18 @@ pub enum FaultAction {
 
 type Hook = Arc<dyn Fn(CallInfo) -> FaultAction + Send + Sync>;
 
+/// What the wrapped store answered to a write, whether or not its caller ever hears of it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Written<'a> {
+    /// A turn.
+    Turn(&'a TurnCommit, &'a Result<TurnReceipt, CommitRefused>),
+    /// A finished attempt at a call.
+    Call(&'a CallFinish, &'a Result<bool, CommitRefused>),
+}
+
+type Observer = Arc<dyn Fn(Written<'_>) + Send + Sync>;
+
 /// The test's side of a [`FaultStorage`](super::FaultStorage). Clones share one state.
 #[derive(Clone, Default)]
 pub struct FaultControl {
@@ -52,6 +64,8 @@ struct Shared {
     methods: Vec<&'static str>,
     counts: BTreeMap<&'static str, usize>,
     hook: Option<Hook>,
+    observer: Option<Observer>,
+    under_way: usize,
     next: Vec<(&'static str, FaultAction)>,
     at: BTreeMap<usize, FaultAction>,
     dead: bool,
@@ -62,6 +76,16 @@ impl FaultControl {
     /// Asks this hook about every call that [`FaultControl::at`] and [`FaultControl::on_next`] say nothing about.
     pub fn on_call(&self, hook: impl Fn(CallInfo) -> FaultAction + Send + Sync + 'static) {
         self.lock().hook = Some(Arc::new(hook));
+    }
+
+    /// Tells this observer what the wrapped store answered to every turn and every finished call, lost replies among them.
+    pub fn on_written(&self, observer: impl Fn(Written<'_>) + Send + Sync + 'static) {
+        self.lock().observer = Some(Arc::new(observer));
+    }
+
+    /// How many calls have been made and not answered, delayed ones among them: 0 means that the store is at rest.
+    pub fn under_way(&self) -> usize {
+        self.lock().under_way
     }
 
     /// What happens to the call of this index, counted over all methods from 0.
@@ -138,6 +162,22 @@ impl FaultControl {
         })
     }
 
+    /// Passes an answer of the wrapped store on to the observer.
+    pub(super) fn written(&self, written: &[Written<'_>]) {
+        let observer = self.lock().observer.clone();
+        if let Some(observer) = observer {
+            for one in written {
+                observer(*one);
+            }
+        }
+    }
+
+    /// Counts a call as under way until the value is dropped.
+    pub(super) fn begin(&self) -> UnderWay {
+        self.lock().under_way += 1;
+        UnderWay(self.clone())
+    }
+
     /// Resolves when the test releases delayed calls.
     pub(super) fn wait(&self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
@@ -147,6 +187,15 @@ impl FaultControl {
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call under way.
+pub(super) struct UnderWay(FaultControl);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.lock().under_way -= 1;
     }
 }
 

@@ -11,7 +11,7 @@ mod wrapped;
 
 use std::sync::Arc;
 
-pub use self::control::{CallInfo, FaultAction, FaultControl};
+pub use self::control::{CallInfo, FaultAction, FaultControl, Written};
 use crate::Storage;
 
 /// A store with faults. Clones share the store and the control.

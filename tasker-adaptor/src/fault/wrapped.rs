@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 
 use super::FaultStorage;
-use super::control::{FaultAction, lost};
+use super::control::{FaultAction, Written, lost};
 use crate::{
     CallFinish, Cancelled, Claim, ClaimedCall, ClaimedFrame, CommitRefused, FrameJournal, Hint,
     Hints, Journal, KeyStore, Lease, LogCursor, LogLine, LogPage, Logs, Maintenance, NewSignal,
@@ -27,6 +27,7 @@ impl FaultStorage {
         F: Future<Output = Result<T, StorageError>> + Send,
         T: Send,
     {
+        let _under_way = self.control.begin();
         match self.control.decide(method) {
             FaultAction::Pass => call().await,
             FaultAction::FailBefore => Err(lost(method)),
@@ -144,8 +145,17 @@ impl Queue for FaultStorage {
         &self,
         turns: Arc<[TurnCommit]>,
     ) -> Result<Vec<Result<TurnReceipt, CommitRefused>>, StorageError> {
-        self.run("commit", || self.inner.commit(Arc::clone(&turns)))
-            .await
+        self.run("commit", || async {
+            let answers = self.inner.commit(Arc::clone(&turns)).await?;
+            let written: Vec<Written<'_>> = turns
+                .iter()
+                .zip(&answers)
+                .map(|(turn, answer)| Written::Turn(turn, answer))
+                .collect();
+            self.control.written(&written);
+            Ok(answers)
+        })
+        .await
     }
 
     async fn finish_calls(
@@ -153,8 +163,15 @@ impl Queue for FaultStorage {
         finishes: Arc<[CallFinish]>,
         now: Timestamp,
     ) -> Result<Vec<Result<bool, CommitRefused>>, StorageError> {
-        self.run("finish_calls", || {
-            self.inner.finish_calls(Arc::clone(&finishes), now)
+        self.run("finish_calls", || async {
+            let answers = self.inner.finish_calls(Arc::clone(&finishes), now).await?;
+            let written: Vec<Written<'_>> = finishes
+                .iter()
+                .zip(&answers)
+                .map(|(finish, answer)| Written::Call(finish, answer))
+                .collect();
+            self.control.written(&written);
+            Ok(answers)
         })
         .await
     }

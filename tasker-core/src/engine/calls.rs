@@ -71,7 +71,9 @@ impl Core {
         self.spawn(
             async move {
                 let (call, lease) = (asking.id, asking.lease);
-                let permit = shared.permits.of(&asking.service, &asking.path, policy.concurrency);
+                let permit = shared
+                    .permits
+                    .of(&asking.service, &asking.path, policy.concurrency);
                 let _permit = tokio::select! {
                     permit = permit => permit,
                     () = token.cancelled() => None,

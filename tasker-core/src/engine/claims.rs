@@ -220,18 +220,18 @@ impl Core {
         }
         self.want_repair = false;
         self.want_everything();
-        // Children of a turn under way are owned and not held: they are asked when its receipt comes.
-        let under_way: HashSet<StackRunId> = self
+        // Children of a turn under way are asked when its receipt comes; answers that wait for theirs must not be asked for again.
+        let held: HashSet<StackRunId> = self
             .hot
             .values()
-            .flat_map(|hot| hot.machine.making())
+            .flat_map(|hot| hot.machine.held())
             .collect();
         for row in rows {
             let known = self.hot.contains_key(&row.id)
                 || self.preparing.contains_key(&row.id)
                 || self.calls.contains_key(&row.id)
                 || self.suspects.iter().any(|claimed| claimed.row.id == row.id)
-                || under_way.contains(&row.id)
+                || held.contains(&row.id)
                 || self.finishes.iter().any(|finish| finish.call == row.id);
             if known || self.finishing {
                 self.want_repair |= self.finishing && !known;

@@ -10,19 +10,20 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tasker_adaptor::{
     CallFinish, CallSeq, ClaimedCall, ClaimedFrame, CommitRefused, Hint, Lease, OwnedRow, Reaped,
-    StackRun, StackRunId, Storage, StorageError, TaskRunId, Timestamp, TurnCommit,
-    TurnReceipt, WorkerId,
+    StackRun, StackRunId, Storage, StorageError, TaskRunId, Timestamp, TurnCommit, TurnReceipt,
+    WorkerId,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::clock::EngineClock;
-use super::frames::{HotFrame, Prepared};
 use super::calls::Permits;
+use super::clock::EngineClock;
+use super::frames::HotFrame;
 use super::hub::Hub;
 use super::ids::Ids;
 use super::lease::{Heartbeat, LeaseClock};
+use super::load::Prepared;
 use super::manual::{ManualRequest, ManualStep};
 use super::options::{Drive, Options};
 use super::programs::Programs;
@@ -33,7 +34,10 @@ use crate::vm::ToolNames;
 use tasker_adaptor::Json;
 
 /// What the core is told.
-#[expect(clippy::large_enum_variant, reason = "reports of VMs are nearly all messages, and moving one is cheaper than a box")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "reports of VMs are nearly all messages, and moving one is cheaper than a box"
+)]
 pub(crate) enum Message {
     /// A VM did something.
     Vm(VmReport),
@@ -200,7 +204,10 @@ pub(crate) struct Asked {
 }
 
 /// The core.
-#[expect(clippy::struct_excessive_bools, reason = "each is a wish or a request under way, independent of the others")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a wish or a request under way, independent of the others"
+)]
 pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     pub(crate) me: mpsc::UnboundedSender<Message>,

@@ -129,12 +129,23 @@ impl RunHandle {
     ///
     /// # Errors
     /// `Storage`; a payload that JSON cannot hold is `BadInput`.
-    pub async fn signal<T: Serialize + ?Sized>(&self, name: &str, payload: &T) -> Result<bool, EngineError> {
-        let payload = Json::from(payload)
-            .map_err(|source| EngineError::BadInput { task: format!("signal {name}"), source })?;
+    pub async fn signal<T: Serialize + ?Sized>(
+        &self,
+        name: &str,
+        payload: &T,
+    ) -> Result<bool, EngineError> {
+        let payload = Json::from(payload).map_err(|source| EngineError::BadInput {
+            task: format!("signal {name}"),
+            source,
+        })?;
         let now = self.shared.clock.now();
         let id = self.shared.ids.stack_run(now).as_uuid();
-        let signal = NewSignal { id, run: self.id, name: name.to_owned(), payload };
+        let signal = NewSignal {
+            id,
+            run: self.id,
+            name: name.to_owned(),
+            payload,
+        };
         Ok(self.shared.storage.send_signal(signal, now).await?)
     }
 

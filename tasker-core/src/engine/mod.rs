@@ -12,13 +12,16 @@ mod handle;
 mod hub;
 mod ids;
 mod lease;
+mod load;
 mod manual;
 mod options;
+mod parking;
 mod programs;
 mod publish;
 mod submit;
 mod threads;
 mod trace;
+mod turns;
 mod writes;
 
 use std::sync::Arc;

@@ -112,7 +112,9 @@ impl Engine {
             .storage
             .publish(prepared.new_task, shared.clock.now())
             .await?;
-        shared.programs.set_current(&name, Current::Version(version.clone()));
+        shared
+            .programs
+            .set_current(&name, Current::Version(version.clone()));
         Ok(PublishedTask {
             name,
             version,

@@ -121,7 +121,12 @@ impl Settings {
             .name(format!("tasker-vm-{n}"))
             .stack_size(thread_stack(self.js_stack))
             .spawn(move || worker.run())?;
-        Ok(VmThread { commands, load: 0, doing, handle: Some(handle) })
+        Ok(VmThread {
+            commands,
+            load: 0,
+            doing,
+            handle: Some(handle),
+        })
     }
 }
 
@@ -134,10 +139,22 @@ impl VmThreads {
         clock: EngineClock,
         reports: &UnboundedSender<Message>,
     ) -> std::io::Result<Self> {
-        let settings =
-            Settings { js_stack, prepared, clock, reports: reports.clone(), cache: Arc::default() };
-        let threads = (0..count.max(1)).map(|n| settings.spawn(n)).collect::<std::io::Result<Vec<_>>>()?;
-        Ok(Self { threads, next: 0, homes: HashMap::new(), settings })
+        let settings = Settings {
+            js_stack,
+            prepared,
+            clock,
+            reports: reports.clone(),
+            cache: Arc::default(),
+        };
+        let threads = (0..count.max(1))
+            .map(|n| settings.spawn(n))
+            .collect::<std::io::Result<Vec<_>>>()?;
+        Ok(Self {
+            threads,
+            next: 0,
+            homes: HashMap::new(),
+            settings,
+        })
     }
 
     /// Interrupts turns that have outlived their wall-clock guard, and gives up threads that do not answer to that.
@@ -146,7 +163,10 @@ impl VmThreads {
         let mut given_up = Vec::new();
         for home in 0..self.threads.len() {
             let stuck = {
-                let doing = self.threads[home].doing.lock().unwrap_or_else(PoisonError::into_inner);
+                let doing = self.threads[home]
+                    .doing
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
                 let Some(running) = &*doing else { continue };
                 let over = now - running.since_ms - i64::try_from(wall_ms).unwrap_or(i64::MAX);
                 if over < 0 {
@@ -254,7 +274,11 @@ impl VmWorker {
         let mut vms: HashMap<VmKey, Vm> = HashMap::new();
         while let Some(command) = self.next(&mut pool) {
             let (key, time, what) = match command {
-                VmCommand::Start { key, start, history } => {
+                VmCommand::Start {
+                    key,
+                    start,
+                    history,
+                } => {
                     self.begins(key, pool.next_interrupt());
                     let (mut vm, turn) = pool.start(&start);
                     let what = match history {
@@ -268,7 +292,9 @@ impl VmWorker {
                     (key, start.time, what)
                 }
                 VmCommand::Deliver { key, deliver } => {
-                    let Some(vm) = vms.get_mut(&key) else { continue };
+                    let Some(vm) = vms.get_mut(&key) else {
+                        continue;
+                    };
                     self.begins(key, vm.interrupt());
                     (key, deliver.time, VmDid::Turned(vm.deliver(&deliver)))
                 }
@@ -279,7 +305,11 @@ impl VmWorker {
                 VmCommand::Stop => return,
             };
             *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            if self.reports.send(Message::Vm(VmReport { key, time, what })).is_err() {
+            if self
+                .reports
+                .send(Message::Vm(VmReport { key, time, what }))
+                .is_err()
+            {
                 return;
             }
         }
@@ -301,7 +331,11 @@ impl VmWorker {
     }
 
     fn begins(&self, key: VmKey, interrupt: Arc<AtomicBool>) {
-        let running = Running { key, since_ms: self.clock.monotonic_ms(), interrupt };
+        let running = Running {
+            key,
+            since_ms: self.clock.monotonic_ms(),
+            interrupt,
+        };
         *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
     }
 }

@@ -230,13 +230,20 @@ impl Frame {
             .map(|(seq, child)| (*seq, *child))
     }
 
-    /// Children of the turn that is being committed.
-    pub(crate) fn making(&self) -> impl Iterator<Item = StackRunId> + '_ {
-        let made: &[MadeChild] = match &self.phase {
-            Phase::Committing { made, .. } => made,
-            _ => &[],
+    /// Children whose rows are this worker's though it asks nobody about them now: those of the turn that is being committed,
+    /// and those whose outcome is kept here until the receipt of the write that records it (E3).
+    pub(crate) fn held(&self) -> impl Iterator<Item = StackRunId> + '_ {
+        let (consumed, made): (&[Ready], &[MadeChild]) = match &self.phase {
+            Phase::Committing { consumed, made, .. } => (consumed, made),
+            Phase::Turning { consumed } => (consumed, &[]),
+            _ => (&[], &[]),
         };
-        made.iter().map(|child| child.row.id)
+        let kept = consumed
+            .iter()
+            .chain(&self.ready)
+            .filter(|ready| matches!(ready.source, ReadySource::Local(_)))
+            .map(|ready| ready.id);
+        made.iter().map(|child| child.row.id).chain(kept)
     }
 
     /// The one `match`: every event in every phase.

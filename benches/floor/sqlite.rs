@@ -1,0 +1,315 @@
+//! The floor of the storage figures: the rows that an engine leaves, written against bare rusqlite.
+//!
+//! Same tables and indexes, same pragmas, prepared statements, the same rows in the same order, so many turns a transaction as the
+//! engine's commits had in the mean. No engine, no fences, no reads, no task: what remains is what SQLite and the disk cost.
+
+use std::path::Path;
+
+use rusqlite::{CachedStatement, Connection, DropBehavior, TransactionBehavior, params};
+use uuid::Uuid;
+
+const SCHEMA: &str = include_str!("../../tasker-adaptor-sqlite/migrations/0001_first.sql");
+const STATEMENTS: usize = 64;
+/// As the adaptor's writer.
+const PRAGMAS: &str = "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                       PRAGMA wal_autocheckpoint = 4096; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -65536";
+
+const ARGS: &str = r#"[{"n":7,"text":"a step of a chain"}]"#;
+const OUTCOME: &str = r#"{"n":7,"text":"a step of a chain"}"#;
+const INPUT: &str = r#"{"calls":10}"#;
+const HASH: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const VERSION: &str = "0123456789abcdef0123456789abcdef";
+const TIME: i64 = 1_700_000_000_000;
+
+/// A database with the engine's tables.
+pub struct Floor {
+    connection: Connection,
+    owner: String,
+}
+
+/// A frame as its writer knows it.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Id of the run.
+    run: String,
+    id: String,
+    no: i64,
+    /// The frame that made it.
+    parent: Option<i64>,
+    made: u32,
+    delivered: u32,
+    /// Rows of children in the order made, the undelivered ones last.
+    children: Vec<i64>,
+}
+
+/// What a turn writes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Turn {
+    /// Calls whose answers it records.
+    pub delivers: u32,
+    /// Calls that it makes.
+    pub makes: u32,
+    /// Whether it is the last one.
+    pub ends: bool,
+}
+
+impl Floor {
+    /// A new file.
+    pub fn open(path: &Path) -> rusqlite::Result<Self> {
+        let connection = Connection::open(path)?;
+        connection.execute_batch(PRAGMAS)?;
+        connection.execute_batch(SCHEMA)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        Ok(Self {
+            connection,
+            owner: id(),
+        })
+    }
+
+    /// One transaction.
+    pub fn batch<T>(
+        &mut self,
+        work: impl FnOnce(&Batch<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let owner = self.owner.clone();
+        let mut transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.set_drop_behavior(DropBehavior::Rollback);
+        let value = work(&Batch {
+            connection: &transaction,
+            owner,
+        })?;
+        transaction.commit()?;
+        Ok(value)
+    }
+
+    /// Runs with as many calls one after the other: submitted in batches, then turn by turn, `batch` turns a transaction.
+    pub fn chains(&mut self, runs: u32, calls: u32, batch: usize) -> rusqlite::Result<()> {
+        let batch = batch.max(1);
+        let mut left = runs as usize;
+        let mut frames = Vec::with_capacity(runs as usize);
+        while left > 0 {
+            let now = left.min(batch);
+            frames.extend(self.batch(|rows| {
+                (0..now)
+                    .map(|_| rows.submit())
+                    .collect::<rusqlite::Result<Vec<_>>>()
+            })?);
+            left -= now;
+        }
+        // As an engine does: a window of runs from first turn to last, then the next window.
+        for window in frames.chunks_mut(batch) {
+            self.batch(|rows| window.iter().try_for_each(|frame| rows.claim(frame)))?;
+            for turn in 0..=calls {
+                let turn = Turn {
+                    delivers: u32::from(turn > 0),
+                    makes: u32::from(turn < calls),
+                    ends: turn == calls,
+                };
+                self.batch(|rows| {
+                    window
+                        .iter_mut()
+                        .try_for_each(|frame| rows.turn(frame, turn))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One run with as many calls at one time, whose answers come `batch` at a time.
+    pub fn fan_out(&mut self, calls: u32, batch: u32) -> rusqlite::Result<()> {
+        let mut frame = self.batch(|rows| rows.submit())?;
+        self.batch(|rows| rows.claim(&frame))?;
+        let first = Turn {
+            makes: calls,
+            ..Turn::default()
+        };
+        self.batch(|rows| rows.turn(&mut frame, first))?;
+        let mut left = calls;
+        while left > 0 {
+            let delivers = left.min(batch.max(1));
+            left -= delivers;
+            let turn = Turn {
+                delivers,
+                makes: 0,
+                ends: left == 0,
+            };
+            self.batch(|rows| rows.turn(&mut frame, turn))?;
+        }
+        Ok(())
+    }
+
+    /// Runs whose task calls a task which calls a task: `batch` of them at a time.
+    pub fn nested(&mut self, runs: u32, batch: usize) -> rusqlite::Result<()> {
+        let mut left = runs as usize;
+        while left > 0 {
+            let now = left.min(batch.max(1));
+            left -= now;
+            let mut frames: Vec<Frame> =
+                self.batch(|rows| (0..now).map(|_| rows.submit()).collect())?;
+            self.batch(|rows| frames.iter().try_for_each(|frame| rows.claim(frame)))?;
+            let mut children: Vec<Frame> =
+                self.batch(|rows| frames.iter_mut().map(|frame| rows.nest(frame)).collect())?;
+            let mut grandchildren: Vec<Frame> =
+                self.batch(|rows| children.iter_mut().map(|frame| rows.nest(frame)).collect())?;
+            let alone = Turn {
+                ends: true,
+                ..Turn::default()
+            };
+            let after_child = Turn {
+                delivers: 1,
+                ..alone
+            };
+            for (level, turn) in [
+                (&mut grandchildren, alone),
+                (&mut children, after_child),
+                (&mut frames, after_child),
+            ] {
+                self.batch(|rows| {
+                    level
+                        .iter_mut()
+                        .try_for_each(|frame| rows.turn(frame, turn))
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An open transaction.
+pub struct Batch<'c> {
+    connection: &'c Connection,
+    owner: String,
+}
+
+impl Batch<'_> {
+    fn cached(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
+        self.connection.prepare_cached(sql)
+    }
+
+    /// A task run and its root frame.
+    pub fn submit(&self) -> rusqlite::Result<Frame> {
+        let run = id();
+        self.cached(
+            "INSERT INTO task_runs (id, task, version, status, input, request_hash, priority, run_at, created_at) \
+             VALUES (?1, 'chain', ?2, 'queued', ?3, ?4, 0, ?5, ?5)",
+        )?
+        .execute(params![run, VERSION, INPUT, HASH, TIME])?;
+        let frame = id();
+        self.cached(
+            "INSERT INTO stack_runs (id, task_run_id, kind, seq, depth, priority, status, epoch, turn, made_count, delivered_count, \
+             dropped_count, attempt, in_doubt, ready_at, service, path, version, created_at) \
+             VALUES (?1, ?2, 'frame', 0, 0, 0, 'pending', 0, 0, 0, 0, 0, 0, 0, ?3, 'task', 'chain', ?4, ?3)",
+        )?
+        .execute(params![frame, run, TIME, VERSION])?;
+        Ok(Frame {
+            run,
+            id: frame,
+            no: self.connection.last_insert_rowid(),
+            parent: None,
+            made: 0,
+            delivered: 0,
+            children: Vec::new(),
+        })
+    }
+
+    /// Frame and run become `processing`.
+    pub fn claim(&self, frame: &Frame) -> rusqlite::Result<()> {
+        self.cached(
+            "UPDATE stack_runs SET status = 'processing', owner = ?2, epoch = epoch + 1, ready_at = NULL WHERE no = ?1",
+        )?
+        .execute(params![frame.no, self.owner])?;
+        self.cached("UPDATE task_runs SET status = 'processing', started_at = ?2 WHERE id = ?1")?
+            .execute(params![frame.run, TIME])?;
+        Ok(())
+    }
+
+    /// A turn.
+    pub fn turn(&self, frame: &mut Frame, turn: Turn) -> rusqlite::Result<()> {
+        for _ in 0..turn.delivers {
+            let child = frame.children[frame.delivered as usize];
+            frame.delivered += 1;
+            self.cached(
+                "UPDATE stack_runs SET status = 'completed', outcome = COALESCE(outcome, ?2), owner = NULL, settled_at = ?3, \
+                 delivered_order = ?4, delivered_turn = 1, delivered_at = ?3 WHERE no = ?1",
+            )?
+            .execute(params![child, OUTCOME, TIME, frame.delivered])?;
+        }
+        for _ in 0..turn.makes {
+            self.make(frame, "call", "bench", "step")?;
+        }
+        self.go_on(frame, turn.ends)
+    }
+
+    /// A turn that makes a nested frame, claimed at birth.
+    pub fn nest(&self, frame: &mut Frame) -> rusqlite::Result<Frame> {
+        let (id, no) = self.make(frame, "frame", "tasks", "child")?;
+        self.go_on(frame, false)?;
+        Ok(Frame {
+            run: frame.run.clone(),
+            id,
+            no,
+            parent: Some(frame.no),
+            made: 0,
+            delivered: 0,
+            children: Vec::new(),
+        })
+    }
+
+    fn make(
+        &self,
+        frame: &mut Frame,
+        kind: &str,
+        service: &str,
+        path: &str,
+    ) -> rusqlite::Result<(String, i64)> {
+        frame.made += 1;
+        let id = id();
+        self.cached(
+            "INSERT INTO stack_runs (id, task_run_id, parent_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
+             made_count, delivered_count, dropped_count, attempt, in_doubt, service, path, args, created_at, started_at) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0, 'processing', ?7, 1, 0, 0, 0, 0, 1, 0, ?8, ?9, ?10, ?11, ?11)",
+        )?
+        .execute(params![
+            id, frame.run, frame.id, frame.no, kind, frame.made, self.owner, service, path, ARGS, TIME
+        ])?;
+        let no = self.connection.last_insert_rowid();
+        frame.children.push(no);
+        Ok((id, no))
+    }
+
+    fn go_on(&self, frame: &Frame, ends: bool) -> rusqlite::Result<()> {
+        self.cached(
+            "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, started_at = COALESCE(started_at, ?4) WHERE no = ?1",
+        )?
+        .execute(params![frame.no, frame.made, frame.delivered, TIME])?;
+        if !ends {
+            if frame.delivered == 0 {
+                self.cached(
+                    "UPDATE stack_runs SET status = 'suspended_waiting_child' WHERE no = ?1",
+                )?
+                .execute([frame.no])?;
+            }
+            return Ok(());
+        }
+        self.cached(
+            "UPDATE stack_runs SET status = 'completed', outcome = ?2, owner = NULL, settled_at = ?3 WHERE no = ?1",
+        )?
+        .execute(params![frame.no, OUTCOME, TIME])?;
+        if let Some(parent) = frame.parent {
+            self.cached("UPDATE stack_runs SET status = 'pending_resume' WHERE no = ?1")?
+                .execute([parent])?;
+        } else {
+            self.cached(
+                "UPDATE task_runs SET status = 'completed', outcome = ?2, ended_at = ?3 WHERE id = ?1",
+            )?
+            .execute(params![frame.run, OUTCOME, TIME])?;
+        }
+        Ok(())
+    }
+}
+
+fn id() -> String {
+    Uuid::now_v7().to_string()
+}

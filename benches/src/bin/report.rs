@@ -1,0 +1,86 @@
+//! Prints the figures, each with its floor and their ratio.
+//!
+//! ```text
+//! cargo run --release -p tasker-benches --bin report                    all figures
+//! cargo run --release -p tasker-benches --bin report -- --quick         at a twentieth of their size: shows that they work
+//! cargo run --release -p tasker-benches --bin report -- --figure call   one of them
+//! ```
+//!
+//! With `--json` the last line is an array of `{"figure","value","unit","floor","ratio","goal","holds"}`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tasker_benches::figure::Figure;
+use tasker_benches::figures::{self, Problem, Size};
+
+/// All figures in the order in which they are taken.
+const FIGURES: [&str; 7] = [
+    "chain_sqlite",
+    "call",
+    "latency_sqlite",
+    "fan_out_1k",
+    "nested",
+    "chain_long_sqlite",
+    "waiting",
+];
+
+#[derive(Parser)]
+#[command(about = "What Tasker costs, figure by figure, beside the floor")]
+struct Options {
+    /// Print the figures once more as JSON, on the last line.
+    #[arg(long)]
+    json: bool,
+    /// A twentieth of the full size: shows that each figure can be taken. Its ratios say little.
+    #[arg(long)]
+    quick: bool,
+    /// Only this figure; may be given more than once.
+    #[arg(long = "figure", value_parser = FIGURES)]
+    figures: Vec<String>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match report(&Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("report: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn report(options: &Options) -> Result<(), Problem> {
+    let size = if options.quick {
+        Size::Quick
+    } else {
+        Size::Full
+    };
+    let mut taken = Vec::new();
+    for name in FIGURES {
+        let is_wanted =
+            options.figures.is_empty() || options.figures.iter().any(|figure| figure == name);
+        if is_wanted {
+            let figure = take(name, size).await?;
+            println!("{figure}");
+            taken.push(figure);
+        }
+    }
+    if options.json {
+        println!("{}", serde_json::to_string(&taken)?);
+    }
+    Ok(())
+}
+
+async fn take(name: &str, size: Size) -> Result<Figure, Problem> {
+    match name {
+        "chain_sqlite" => figures::chain_sqlite(size).await,
+        "chain_long_sqlite" => figures::chain_long_sqlite(size).await,
+        "latency_sqlite" => figures::latency_sqlite(size).await,
+        "fan_out_1k" => figures::fan_out_1k(size).await,
+        "nested" => figures::nested(size).await,
+        "waiting" => figures::waiting(size).await,
+        "call" => tokio::task::spawn_blocking(move || figures::call(size)).await?,
+        other => Err(format!("there is no figure {other}").into()),
+    }
+}

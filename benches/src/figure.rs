@@ -1,0 +1,89 @@
+//! A figure, as people and programs read it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Something measured beside its floor.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// Name.
+    pub figure: &'static str,
+    /// What was measured.
+    pub value: f64,
+    /// Of value and floor.
+    pub unit: &'static str,
+    /// The same work without an engine.
+    pub floor: f64,
+    /// Value by floor.
+    pub ratio: f64,
+    /// What the ratio (or, where it says so, the value) should be.
+    pub goal: &'static str,
+    /// Whether it is.
+    pub holds: bool,
+    /// What else was seen.
+    #[serde(skip)]
+    pub notes: String,
+}
+
+/// What a figure should be.
+#[derive(Clone, Copy, Debug)]
+pub enum Goal {
+    /// At least this share of the floor; more is better.
+    AtLeast(f64, &'static str),
+    /// At most this multiple of the floor; less is better.
+    AtMost(f64, &'static str),
+    /// A value below this.
+    Below(f64, &'static str),
+}
+
+impl Figure {
+    /// A figure with its verdict.
+    pub fn new(
+        figure: &'static str,
+        (value, unit): (f64, &'static str),
+        floor: f64,
+        goal: Goal,
+        notes: String,
+    ) -> Self {
+        let ratio = if floor == 0.0 { 0.0 } else { value / floor };
+        let (goal, holds) = match goal {
+            Goal::AtLeast(least, words) => (words, ratio >= least),
+            Goal::AtMost(most, words) => (words, ratio <= most),
+            Goal::Below(most, words) => (words, value < most),
+        };
+        Self {
+            figure,
+            value,
+            unit,
+            floor,
+            ratio,
+            goal,
+            holds,
+            notes,
+        }
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let floor = if self.floor == 0.0 {
+            "no floor".to_owned()
+        } else {
+            format!("floor {:.1}, ratio {:.2}", self.floor, self.ratio)
+        };
+        write!(
+            f,
+            "{:16} {:12.1} {:10} {floor}; goal {}: {}",
+            self.figure,
+            self.value,
+            self.unit,
+            self.goal,
+            if self.holds { "holds" } else { "MISSED" },
+        )?;
+        if !self.notes.is_empty() {
+            write!(f, "\n{:16} {}", "", self.notes)?;
+        }
+        Ok(())
+    }
+}

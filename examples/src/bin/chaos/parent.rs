@@ -1,0 +1,167 @@
+//! The parent: keeps the load up, kills and restarts workers, waits for the end, and audits it.
+
+use std::error::Error;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use serde_json::Value;
+use tasker_core::{Engine, RunFilter, RunStatus, TaskRunId};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::audit::audit;
+use crate::logs::Log;
+use crate::options::Options;
+use crate::{store, tasks};
+
+/// The log of the kills.
+pub(crate) const KILLED: &str = "killed.log";
+/// How long the runs that are open when the load ends may take.
+const END: Duration = Duration::from_secs(120);
+/// How often the load is topped up.
+const PACE: Duration = Duration::from_millis(50);
+
+/// Runs it all; whether the verdict is good.
+pub(crate) async fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
+    std::fs::create_dir_all(&options.folder)?;
+    let storage = store::open(options).await?;
+    let client = Engine::builder()
+        .shared_storage(std::sync::Arc::clone(&storage))
+        .client()
+        .await?;
+    for (_, source) in tasks::TASKS {
+        client.publish(*source).await?;
+    }
+    let mut runs: Vec<(TaskRunId, Option<Value>)> = Vec::new();
+    let mut herd = Herd::start(options)?;
+    let start = Instant::now();
+    let load = async {
+        while start.elapsed() < Duration::from_secs(options.seconds) {
+            let open = open_runs(&client, options.load).await?;
+            for _ in open..options.load {
+                let (task, input, result) = tasks::run(runs.len() as u64);
+                let run = client.submit(task, &input).await?;
+                runs.push((run.id(), result));
+            }
+            sleep(PACE).await;
+        }
+        Ok::<(), Box<dyn Error>>(())
+    };
+    tokio::select! {
+        done = load => done?,
+        failed = herd.kill_at_random(options) => failed?,
+    }
+    if !options.json {
+        println!("{} runs submitted; waiting for their end", runs.len());
+    }
+    let ended = wait_for_end(&client, storage.as_ref(), &runs);
+    if timeout(END, ended).await.is_err() {
+        eprintln!("some runs did not end, or were not cleaned, within {} s", END.as_secs());
+    }
+    herd.close().await?;
+    let verdict = audit(&client, storage.as_ref(), &options.folder, &runs).await?;
+    client.shutdown().await?;
+    drop(client);
+    drop(storage);
+    if !options.keep {
+        std::fs::remove_dir_all(&options.folder)?;
+    }
+    println!("{}", serde_json::to_string(&verdict)?);
+    Ok(verdict.is_good())
+}
+
+/// Runs that have not ended, at most `max`.
+async fn open_runs(client: &Engine, max: usize) -> Result<usize, Box<dyn Error>> {
+    let open = RunFilter {
+        statuses: vec![
+            RunStatus::Queued,
+            RunStatus::Processing,
+            RunStatus::Suspended,
+            RunStatus::Blocked,
+        ],
+        ..RunFilter::default()
+    };
+    Ok(client.runs(&open, max).await?.runs.len())
+}
+
+/// Waits until every run has ended and its rows are gone.
+async fn wait_for_end(
+    client: &Engine,
+    storage: &dyn tasker_core::Storage,
+    runs: &[(TaskRunId, Option<Value>)],
+) -> Result<(), Box<dyn Error>> {
+    while open_runs(client, 1).await? > 0 {
+        sleep(PACE).await;
+    }
+    for (id, _) in runs {
+        while !storage.stack_runs(*id).await?.is_empty() {
+            sleep(PACE).await;
+        }
+    }
+    Ok(())
+}
+
+/// The worker processes.
+struct Herd {
+    workers: Vec<Child>,
+    killed: Log,
+}
+
+impl Herd {
+    fn start(options: &Options) -> Result<Self, Box<dyn Error>> {
+        let workers = (0..options.workers)
+            .map(|number| spawn(options, number))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            workers,
+            killed: Log::open(&options.folder, KILLED)?,
+        })
+    }
+
+    /// Kills one after the other and starts it again. Ends only when that fails.
+    async fn kill_at_random(&mut self, options: &Options) -> Result<(), Box<dyn Error>> {
+        if options.kill_every_ms == 0 {
+            return std::future::pending().await;
+        }
+        loop {
+            let pause = rand::rng().random_range(0..=options.kill_every_ms * 2);
+            sleep(Duration::from_millis(pause)).await;
+            let number = rand::rng().random_range(0..self.workers.len());
+            let worker = &mut self.workers[number];
+            let Some(process) = worker.id() else {
+                return Err(format!("worker {number} ended by itself: {:?}", worker.wait().await).into());
+            };
+            worker.start_kill()?;
+            // It may still do something until it is really gone: that is when it counts as killed.
+            let status = worker.wait().await?;
+            if status.code().is_some() {
+                return Err(format!("worker {number} ended by itself: {status}").into());
+            }
+            self.killed.line("kill", process)?;
+            self.workers[number] = spawn(options, number)?;
+        }
+    }
+
+    /// Lets the workers finish.
+    async fn close(&mut self) -> Result<(), Box<dyn Error>> {
+        for worker in &mut self.workers {
+            drop(worker.stdin.take());
+        }
+        for worker in &mut self.workers {
+            if timeout(Duration::from_secs(20), worker.wait()).await.is_err() {
+                worker.kill().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn spawn(options: &Options, number: usize) -> std::io::Result<Child> {
+    Command::new(std::env::current_exe()?)
+        .args(options.of_worker(number))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+}

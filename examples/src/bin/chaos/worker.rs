@@ -1,0 +1,54 @@
+//! A worker process: one engine that works until its standard input ends, or until it is killed.
+
+use std::error::Error;
+
+use serde::Deserialize;
+use tasker_core::{Engine, Service, ServiceError};
+
+use crate::logs::Log;
+use crate::options::Options;
+use crate::store;
+
+/// The log of the services.
+pub(crate) const PERFORMED: &str = "performed.log";
+
+#[derive(Deserialize)]
+struct Add {
+    a: u64,
+    b: u64,
+}
+
+pub(crate) async fn run(options: &Options, number: usize) -> Result<(), Box<dyn Error>> {
+    let log = std::sync::Arc::new(Log::open(&options.folder, PERFORMED)?);
+    let world = Service::with_state("world", log)
+        .method("add", async |call, add: Add| {
+            perform(&call.state, &call.call.idempotency_key)?;
+            Ok(add.a + add.b)
+        })
+        .method("refuse", async |call, _: serde_json::Value| {
+            perform(&call.state, &call.call.idempotency_key)?;
+            Err::<(), _>(ServiceError::validation("the world says no"))
+        });
+    let engine = Engine::builder()
+        .shared_storage(store::open(options).await?)
+        .service(world)
+        .lease_ms(options.lease_ms)
+        .poll_ms(200)
+        .threads(1)
+        // Here workers die of the parent's doing, not of a frame's: no frame is to blame for it.
+        .poison_limit(1_000_000)
+        .clean_every_ms(500)
+        .worker_name(format!("chaos-{number}-{}", std::process::id()))
+        .start()
+        .await?;
+    // The parent closes it at the end; it closes by itself when the parent is gone.
+    tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()))
+        .await??;
+    engine.shutdown().await?;
+    Ok(())
+}
+
+fn perform(log: &Log, key: &str) -> Result<(), ServiceError> {
+    log.line(key, std::process::id())
+        .map_err(ServiceError::internal)
+}

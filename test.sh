@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Sets up and runs all tests. Needs Rust, a C compiler and, for the Postgres part, a PostgreSQL server: the one of
+# TASKER_TEST_POSTGRES_URL, else a private one on a free loopback port, whose programs are found or installed by
+# .config/postgres.sh and which is stopped at the end. Nothing is skipped: what cannot be started fails the run.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+for program in cargo cc; do
+    command -v "$program" >/dev/null || {
+        echo "test.sh: $program is not there; install Rust (https://rustup.rs) and a C compiler" >&2
+        exit 1
+    }
+done
+if [ "${1:-}" != --with-postgres ]; then
+    exec .config/postgres.sh run ./test.sh --with-postgres
+fi
+
+# Snapshots are compared, never rewritten.
+export INSTA_UPDATE=no
+
+echo "test.sh: all tests" >&2
+cargo test --workspace --all-features
+
+# Everything that runs on an engine of the test kit once more, with every frame parked as soon as it waits.
+# The same packages and features as above, so that nothing is built anew.
+parked=()
+while read -r file; do
+    parked+=(--test "$(basename "$file" .rs)")
+done < <(grep -l TestEngine tasker-core/tests/*.rs)
+if [ "${#parked[@]}" -eq 0 ]; then
+    echo "test.sh: no engine tests found in tasker-core/tests" >&2
+    exit 1
+fi
+echo "test.sh: engine tests with parking: ${parked[*]}" >&2
+TASKER_TEST_MODE=park cargo test --workspace --all-features "${parked[@]}"
+echo "test.sh: all tests passed" >&2
