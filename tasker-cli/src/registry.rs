@@ -37,6 +37,9 @@ pub(crate) struct Registry {
     /// The process that wrote it.
     #[serde(default)]
     pub(crate) pid: u32,
+    /// The database whose runs it works on, without its password; `None` when it drives none by itself.
+    #[serde(default)]
+    pub(crate) works_on: Option<String>,
     /// The services.
     pub(crate) services: Vec<Entry>,
 }
@@ -60,12 +63,18 @@ pub(crate) struct Written {
 }
 
 /// Writes the file.
-pub(crate) fn write(dir: &Path, services: Vec<Entry>, now: Timestamp) -> Result<Written, CliError> {
+pub(crate) fn write(
+    dir: &Path,
+    services: Vec<Entry>,
+    works_on: Option<String>,
+    now: Timestamp,
+) -> Result<Written, CliError> {
     let path = dir.join(REGISTRY_FILE);
     let pid = std::process::id();
     let file = Registry {
         timestamp: now.to_string(),
         pid,
+        works_on,
         services,
     };
     let io = |source: std::io::Error| CliError::Io {
@@ -97,9 +106,11 @@ fn parse(path: &Path) -> Option<Registry> {
     serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
 }
 
-/// Whether the folder's server is there and works on runs: its task executor answers on `/health`.
-pub(crate) async fn is_served(dir: &Path) -> bool {
-    let Some(file) = read(dir) else { return false };
+/// Whether the folder's server is there and works on the runs of this database: its task executor answers on `/health`.
+pub(crate) async fn is_served(dir: &Path, database: &str) -> bool {
+    let Some(file) = read(dir).filter(|file| file.works_on.as_deref() == Some(database)) else {
+        return false;
+    };
     let Some(entry) = file
         .services
         .into_iter()
@@ -130,7 +141,13 @@ mod tests {
             port: 1,
             url: "http://127.0.0.1:1".into(),
         };
-        let written = write(dir.path(), vec![entry.clone()], Timestamp::from_millis(0)).unwrap();
+        let written = write(
+            dir.path(),
+            vec![entry.clone()],
+            None,
+            Timestamp::from_millis(0),
+        )
+        .unwrap();
         assert_eq!(read(dir.path()).unwrap().services, [entry]);
         let other = std::fs::read_to_string(dir.path().join(REGISTRY_FILE))
             .unwrap()
@@ -142,7 +159,7 @@ mod tests {
             0,
             "no draft stays"
         );
-        let written = write(dir.path(), Vec::new(), Timestamp::from_millis(0)).unwrap();
+        let written = write(dir.path(), Vec::new(), None, Timestamp::from_millis(0)).unwrap();
         std::fs::write(dir.path().join(REGISTRY_FILE), other).unwrap();
         drop(written);
         assert!(read(dir.path()).is_some(), "another process wrote it since");

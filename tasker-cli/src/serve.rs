@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{DriveBy, Serve};
 use crate::command::Here;
 use crate::error::CliError;
-use crate::host;
+use crate::host::{self, Database};
 use crate::http::{self, RouterOptions};
 use crate::registry::{self, Entry, PLACES};
 
@@ -46,7 +46,15 @@ pub(crate) async fn perform(here: Here, args: &Serve) -> Result<(), CliError> {
     } else {
         None
     };
-    let served = serve(&here, &names, &engine, by_hand.as_ref(), &options, &stop).await;
+    let served = serve(
+        &here,
+        &names,
+        &engine,
+        by_hand.as_ref(),
+        &options,
+        args.drive,
+    )
+    .await;
     // In either case work is handed back before the process ends.
     if let Some(by_hand) = by_hand {
         by_hand.shutdown_within(DRAIN.as_millis() as u64).await?;
@@ -56,7 +64,8 @@ pub(crate) async fn perform(here: Here, args: &Serve) -> Result<(), CliError> {
 }
 
 const PROCESSOR: &str = "simple-stack-processor";
-const EXECUTOR: &str = "task-executor";
+const TASKS: &str = "task-executor";
+const EXECUTOR: &str = "deno-executor";
 
 fn options(here: &Here, args: &Serve, stop: &CancellationToken) -> Result<RouterOptions, CliError> {
     let token = here.config.get("serve.token").map(Secret::new);
@@ -91,9 +100,14 @@ fn bind_address(here: &Here) -> Result<IpAddr, CliError> {
 fn names(here: &Here, engine: &Engine, has_token: bool) -> Result<Vec<&'static str>, CliError> {
     let offered: Vec<&'static str> = PLACES
         .into_iter()
-        .filter(|name| [PROCESSOR, EXECUTOR].contains(name) || engine.services().contains(name))
+        .filter(|name| {
+            [EXECUTOR, PROCESSOR, TASKS].contains(name) || engine.services().contains(name)
+        })
         .collect();
-    let asked = here.config.list("serve.services");
+    let asked = here.config.list("serve.services").into_iter();
+    let asked: Vec<&str> = asked
+        .map(|name| if name == "executor" { EXECUTOR } else { name })
+        .collect();
     if asked.is_empty() {
         // Secrets are not handed to whoever can reach a port of this machine.
         return Ok(offered
@@ -128,8 +142,12 @@ async fn serve(
     engine: &Engine,
     by_hand: Option<&Engine>,
     options: &RouterOptions,
-    stop: &CancellationToken,
+    drive: DriveBy,
 ) -> Result<(), CliError> {
+    let works_on = match drive {
+        DriveBy::Engine => Some(Database::of(&here.config)?.shown()),
+        DriveBy::Post => None,
+    };
     let mut servers = Vec::new();
     let mut entries = Vec::new();
     for name in names {
@@ -146,14 +164,19 @@ async fn serve(
         servers.push((listener, router(name, engine, by_hand, options)));
     }
     let mut signals = Signals::new()?;
-    let written = registry::write(&here.dir, entries.clone(), SystemClock::default().now())?;
+    let written = registry::write(
+        &here.dir,
+        entries.clone(),
+        works_on,
+        SystemClock::default().now(),
+    )?;
     here.output
         .answer(&json!({ "services": entries }), || said(&entries))?;
     for entry in &entries {
         tracing::info!(service = %entry.name, url = %entry.url, "serving");
     }
     let servers = servers.into_iter().map(|(listener, router)| {
-        let stop = stop.clone();
+        let stop = options.stop.clone();
         tokio::spawn(
             axum::serve(listener, router)
                 .with_graceful_shutdown(stop.cancelled_owned())
@@ -168,7 +191,7 @@ async fn serve(
     signals.next().await;
     tracing::info!("stopping: requests and turns under way are finished");
     drop(written);
-    stop.cancel();
+    options.stop.cancel();
     tokio::spawn(async move {
         signals.next().await;
         tracing::warn!("stopped at once by a second signal");
@@ -196,7 +219,8 @@ fn router(
     options: &RouterOptions,
 ) -> Router {
     match (name, by_hand) {
-        (EXECUTOR, _) => http::task_executor(engine.clone(), options.clone()),
+        (EXECUTOR, _) => http::executor(engine, options.clone()),
+        (TASKS, _) => http::task_executor(engine.clone(), options.clone()),
         (PROCESSOR, Some(by_hand)) => http::stack_processor(by_hand.clone(), options.clone()),
         _ => http::service(engine.clone(), name, options.clone()),
     }

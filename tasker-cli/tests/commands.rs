@@ -196,6 +196,19 @@ fn typescript_and_relative_imports_are_published() {
 }
 
 #[test]
+fn payloads_pass_as_they_were_written() {
+    let folder = folder();
+    let input = r#"{"b":1,"a":2.50,"c":1e400}"#;
+    let id = folder.ok(&["run", "two", "--input", input]);
+    for said in [
+        folder.ok(&["status", &id, "--json"]),
+        folder.ok(&["runs", "--json"]),
+    ] {
+        assert!(said.contains(&format!("\"input\":{input}")), "{said}");
+    }
+}
+
+#[test]
 fn a_blocked_run_is_decided_about() {
     let folder = folder();
     let id = folder.ok(&["run", "two"]);

@@ -311,6 +311,110 @@ async fn wrong_requests_are_answered_in_the_envelope_with_their_status() {
 }
 
 #[tokio::test]
+async fn the_executor_pauses_and_any_instance_resumes() {
+    let code = "module.exports = async function execute(input, { tools }) {\n  console.log('asking');\n  let found;\n  try { found = await tools.websearch.search(input.q); } catch (error) { return error.type + ': ' + error.message; }\n  const [a, b] = await Promise.all([tools.tasks.execute('two', {}), __callHostTool__('openai', 'x.y', [1])]);\n  return { found, a, b };\n};";
+    let folders = (folder(), folder());
+    let token = [("TASKER_TOKEN", "t0ken")];
+    let first = Server::start(&folders.0, &["--services", "executor"], &token);
+    let second = Server::start(&folders.1, &["--services", "deno-executor"], &token);
+    let ask = async |server: &Server, path: &str, body: &Value| {
+        let request = server
+            .client
+            .post(server.url("deno-executor", path))
+            .bearer_auth("t0ken");
+        let answer = request.body(body.to_string()).send().await.unwrap();
+        (
+            answer.status().as_u16(),
+            answer.json::<Value>().await.unwrap(),
+        )
+    };
+    let (_, said) = ask(&first, "/", &json!({"taskCode": code, "input": {"q": "x"}})).await;
+    let data = &said["data"];
+    assert_eq!(
+        (
+            &data["status"],
+            &data["suspensionData"]["serviceName"],
+            &data["suspensionData"]["args"]
+        ),
+        (&json!("paused"), &json!("websearch"), &json!(["x"])),
+        "{said}"
+    );
+    assert_eq!(data["logs"][0]["message"], "asking");
+    let state = data["vmState"].clone();
+
+    let (_, said) = ask(
+        &second,
+        "/resume",
+        &json!({"taskCode": code, "vmState": state, "externalResult": [1]}),
+    )
+    .await;
+    let data = &said["data"];
+    let calls = data["suspensionData"]["calls"].as_array().unwrap();
+    assert_eq!((calls.len(), &data["logs"]), (2, &json!([])), "{said}");
+    let answers =
+        json!([{"seq": calls[1]["seq"], "result": "b"}, {"seq": calls[0]["seq"], "result": null}]);
+    let (_, said) = ask(
+        &first,
+        "/resume",
+        &json!({"taskCode": code, "vmState": data["vmState"], "externalResults": answers}),
+    )
+    .await;
+    assert_eq!(
+        said["data"]["result"],
+        json!({"found": [1], "a": null, "b": "b"}),
+        "{said}"
+    );
+
+    let error = json!({"message": "gone", "type": "NOT_FOUND_ERROR"});
+    let (_, said) = ask(
+        &first,
+        "/resume",
+        &json!({"taskCode": code, "vmState": state, "externalError": error}),
+    )
+    .await;
+    assert_eq!(
+        said["data"]["result"], "NOT_FOUND_ERROR: gone",
+        "the task catches it: {said}"
+    );
+    let (status, said) = ask(
+        &first,
+        "/resume",
+        &json!({"taskCode": "module.exports = () => 2;", "vmState": state}),
+    )
+    .await;
+    assert_eq!(status, 409, "{said}");
+    let mut forged = state.clone();
+    forged["state"] = json!(
+        state["state"]
+            .as_str()
+            .unwrap()
+            .replace("\"q\":\"x\"", "\"q\":\"y\"")
+    );
+    assert_ne!(forged, state);
+    let (status, said) = ask(
+        &first,
+        "/resume",
+        &json!({"taskCode": code, "vmState": forged}),
+    )
+    .await;
+    assert_eq!(status, 403, "{said}");
+    let (status, said) = ask(&first, "/", &json!({"taskCode": "module.exports = ("})).await;
+    assert_eq!(status, 400, "{said}");
+    let (_, said) = ask(
+        &first,
+        "/",
+        &json!({"taskCode": "module.exports = () => { throw new RangeError('x') }"}),
+    )
+    .await;
+    assert_eq!(
+        (&said["data"]["status"], &said["data"]["failure"]["name"]),
+        (&json!("failed"), &json!("RangeError")),
+        "{said}"
+    );
+    assert_eq!(first.get("deno-executor", "/health").await.0.as_u16(), 200);
+}
+
+#[tokio::test]
 async fn one_idempotency_key_is_one_run() {
     let folder = folder();
     let server = Server::start(&folder, &["--services", "task-executor"], &[]);
@@ -414,6 +518,11 @@ async fn a_nested_run_is_finished_by_posts_alone() {
         400
     );
     assert_eq!(server.get(processor, "/health").await.0.as_u16(), 200);
+    assert_eq!(
+        folder.ok(&["run", "two", "--poll"]),
+        "2",
+        "a server that waits for POSTs does not do a command's work"
+    );
 }
 
 #[tokio::test]
@@ -494,6 +603,13 @@ async fn a_signal_drains_and_nothing_is_lost() {
         )
         .await;
     let id = said["data"]["taskRunId"].as_str().unwrap().to_owned();
+    // On another database it is not the server's.
+    let other = ["--database", "sqlite:other.db"];
+    folder.ok(&["publish", "--all", other[0], other[1]]);
+    assert_eq!(
+        folder.ok(&["run", "two", "--poll", other[0], other[1]]),
+        "2"
+    );
     server.signal("-TERM");
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
     assert!(!registry.exists(), "the registry goes with its server");

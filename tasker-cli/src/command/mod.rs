@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::error::CliError;
 use crate::host;
 use crate::output::{Output, columns};
+use crate::registry;
 
 /// Where a command works, and how it answers.
 #[derive(Clone, Debug)]
@@ -41,6 +42,12 @@ impl Here {
         Ok(host::builder(&self.config, storage, &self.dir)?
             .client()
             .await?)
+    }
+
+    /// Whether a server of this folder does the work on this database.
+    pub(crate) async fn is_served(&self) -> Result<bool, CliError> {
+        let database = host::Database::of(&self.config)?.shown();
+        Ok(registry::is_served(&self.dir, &database).await)
     }
 
     /// An engine that works.

@@ -11,7 +11,6 @@ use super::{Here, json_argument};
 use crate::args::RunHow;
 use crate::error::CliError;
 use crate::output::Output;
-use crate::registry;
 use crate::view::RunView;
 
 /// How often the view of a run is drawn again.
@@ -43,7 +42,7 @@ pub(super) async fn perform(here: &Here, name: &str, how: &RunHow) -> Result<(),
 
 async fn submitted(here: &Here, run: &RunHandle) -> Result<(), CliError> {
     let (id, status) = (run.id(), run.status().await?);
-    if !registry::is_served(&here.dir).await {
+    if !here.is_served().await? {
         here.output.note(format_args!(
             "submitted; it runs where an engine works on this database: `tasker serve`, or `tasker status {id} --poll`"
         ));
@@ -56,7 +55,7 @@ async fn submitted(here: &Here, run: &RunHandle) -> Result<(), CliError> {
 
 /// An engine to wait with: one that works, unless this folder's server does the work.
 pub(super) async fn working(here: &Here) -> Result<Engine, CliError> {
-    if registry::is_served(&here.dir).await {
+    if here.is_served().await? {
         here.client().await
     } else {
         here.worker().await

@@ -1,5 +1,6 @@
 //! `tasker runs`, `status`, `cancel`, `unblock`.
 
+use serde::Serialize;
 use serde_json::json;
 use tasker_core::{Cancelled, Failure, RunFilter, TaskName, TaskRunId, UnblockDecision};
 
@@ -12,6 +13,13 @@ use crate::view::RunView;
 
 /// Runs on one page at most.
 const PAGE: usize = 200;
+
+/// Some runs. Typed, so that payloads pass as the exact text that they are.
+#[derive(Serialize)]
+struct Page<'r> {
+    runs: &'r [RunView],
+    next: Option<TaskRunId>,
+}
 
 /// Lists runs, newest first.
 pub(super) async fn list(here: &Here, args: &Runs) -> Result<(), CliError> {
@@ -37,8 +45,12 @@ pub(super) async fn list(here: &Here, args: &Runs) -> Result<(), CliError> {
         here.output
             .note(format_args!("there are more: --before {next}"));
     }
-    here.output
-        .answer(&json!({ "runs": runs, "next": filter.before }), || {
+    here.output.answer(
+        &Page {
+            runs: &runs,
+            next: filter.before,
+        },
+        || {
             let rows: Vec<[String; 4]> = runs
                 .iter()
                 .map(|run| {
@@ -51,7 +63,8 @@ pub(super) async fn list(here: &Here, args: &Runs) -> Result<(), CliError> {
                 })
                 .collect();
             columns(&rows)
-        })
+        },
+    )
 }
 
 /// Shows a run; with `poll` waits for its end.

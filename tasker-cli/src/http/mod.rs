@@ -1,6 +1,6 @@
 //! The HTTP services, as routers that an embedder mounts in a server of its own; `tasker serve` serves the same.
 //!
-//! What is here: [`task_executor`] (submit, list, status, logs, events), [`stack_processor`] (driving by hand), [`service`]
+//! What is here: [`executor`] (task code in the request, nothing kept), [`task_executor`] (submit, list, status, logs, events), [`stack_processor`] (driving by hand), [`service`]
 //! (any registered service by its three request forms), and [`router`], which puts them together. Request forms and the
 //! envelope are those of [`tasker_core::service::wire`]. What is not: listening, TLS, and rules of how runs work.
 //!
@@ -8,6 +8,7 @@
 //! without it · without a token only callers on this machine that are no web page are answered, unless [`RouterOptions::any_host`].
 
 mod answer;
+mod executor;
 mod guard;
 mod services;
 mod stack_processor;
@@ -49,7 +50,7 @@ impl Default for RouterOptions {
     }
 }
 
-/// Everything under one address: the task executor at the root, each public service at `/services/NAME`, the stack
+/// Everything under one address: the task executor at the root, the executor at `/executor`, each public service at `/services/NAME`, the stack
 /// processor at `/stack-processor` (it answers only for an engine with [`tasker_core::Drive::Manual`]).
 pub fn router(engine: Engine, options: RouterOptions) -> Router {
     let options = Arc::new(options);
@@ -61,8 +62,16 @@ pub fn router(engine: Engine, options: RouterOptions) -> Router {
             router = router.nest(&path, services::routes(engine.clone(), description.name));
         }
     }
-    let router = router.nest("/stack-processor", stack_processor::routes(engine));
+    let router = router
+        .nest("/executor", executor::routes(&engine, &options))
+        .nest("/stack-processor", stack_processor::routes(engine));
     guarded(router, options)
+}
+
+/// The executor alone: `POST /` runs task code to its first suspension, `POST /resume` from there on, `GET /health`. Of the
+/// engine it takes the names of the public services only: nothing is stored and no service is asked.
+pub fn executor(engine: &Engine, options: RouterOptions) -> Router {
+    guarded(executor::routes(engine, &options), Arc::new(options))
 }
 
 /// The task executor alone: `POST /execute`, `GET /list /schema /status /logs /health`, `GET /runs/{id}/events`.
