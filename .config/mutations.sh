@@ -50,7 +50,7 @@ for mutation in $storage; do
         cargo test --quiet -p tasker-core --test crash_lab --no-run || exit 2
     fi
     suites=""
-    grep "^$mutation: \[\"" "$ran" >/dev/null && suites="conformance"
+    grep -F "$mutation: [\"" "$ran" >/dev/null && suites="conformance"
     TASKER_MUTATION=$mutation cargo test --quiet -p tasker-core --test crash_lab random >/dev/null 2>&1 || suites="$suites crash_lab"
     # shellcheck disable=SC2086 # each word is a suite
     note "$mutation" $suites
