@@ -76,10 +76,13 @@ pub struct TraceNode {
 /// Reads the trace of a run.
 pub(crate) async fn read(shared: &Shared, run: &TaskRun) -> Result<Trace, EngineError> {
     let mut root = tree(&shared.storage.stack_runs(run.id).await?, true);
-    if root.is_none()
-        && let Some(record) = &run.record
-    {
-        root = Some(unpack(record)?);
+    if root.is_none() {
+        // The rows are gone, perhaps since `run` was read: then the record is in the row as it is now.
+        let record = match &run.record {
+            Some(record) => Some(record.clone()),
+            None => shared.storage.run(run.id).await?.and_then(|run| run.record),
+        };
+        root = record.map(|record| unpack(&record)).transpose()?;
     }
     if let Some(root) = &mut root {
         root.path = run.task.to_string();
