@@ -19,7 +19,7 @@ fi
 export INSTA_UPDATE=no
 
 echo "test.sh: all tests" >&2
-cargo test --workspace --all-features
+cargo test --workspace --all-features --no-fail-fast
 
 # Everything that runs on an engine of the test kit once more, with every frame parked as soon as it waits.
 # The same packages and features as above, so that nothing is built anew.
