@@ -18,7 +18,7 @@ use crate::{store, tasks};
 /// The log of the kills.
 pub(crate) const KILLED: &str = "killed.log";
 /// How long the runs that are open when the load ends may take.
-const END: Duration = Duration::from_secs(120);
+const END: Duration = Duration::from_mins(2);
 /// How often the load is topped up.
 const PACE: Duration = Duration::from_millis(50);
 
