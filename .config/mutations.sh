@@ -16,7 +16,9 @@ export CARGO_TARGET_DIR
 # A bounded laboratory is enough to notice.
 export TASKER_HISTORIES="${TASKER_HISTORIES:-600}"
 copy=$(mktemp -d "${TMPDIR:-/tmp}/tasker-mutations.XXXXXX")
-trap 'rm -rf "$copy"' EXIT INT TERM
+trap 'rm -rf "$copy"' EXIT
+# A suite that was stopped has noticed nothing.
+trap 'exit 130' INT TERM
 missed=""
 
 wanted() { case "$1" in *"$only"*) return 0 ;; *) return 1 ;; esac; }
