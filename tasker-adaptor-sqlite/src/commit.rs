@@ -479,7 +479,7 @@ fn make(
         if claimed { "processing" } else { "pending" },
         owner,
         i64::from(claimed),
-        i64::from(claimed),
+        i64::from(claimed && kind == "call"),
         due_at,
         (is_claimable && !claimed).then_some(time),
         service,

@@ -76,7 +76,7 @@ pub struct NewStackRun {
     pub id: StackRunId,
     /// What it is.
     pub kind: MadeKind,
-    /// Born `processing`, owned by the committing worker at epoch 1 and attempt 1 (calls and frames);
+    /// Born `processing`, owned by the committing worker at epoch 1, a call in its attempt 1, a frame with 0 take-overs;
     /// `false`: born `pending` at epoch 0, anyone may claim it. Timers and signal waits are never claimed.
     pub claimed: bool,
 }

@@ -158,7 +158,7 @@ impl<'a> Made<'a> {
         self.statuses.push(status.as_str());
         self.owners.push(owner);
         self.epochs.push(epoch);
-        self.attempts.push(i32::from(claimed));
+        self.attempts.push(i32::from(claimed && kind == "call"));
         self.dues.push(due);
         self.readies.push(due.map_or(time, |due| due.max(time)));
         self.priorities.push(frame.priority);

@@ -303,7 +303,7 @@ pub async fn release_call_asked_is_in_doubt(kit: Arc<Kit>) -> CaseResult {
     Ok(())
 }
 
-/// Frames and calls born claimed are the committing worker's at epoch 1 and attempt 1; the others are anyone's.
+/// Frames and calls born claimed are the committing worker's at epoch 1, calls in their first attempt; the others are anyone's.
 pub async fn made_rows_are_born_as_asked(kit: Arc<Kit>) -> CaseResult {
     let worker: WorkerId = kit.worker().await?;
     let made = vec![
@@ -313,13 +313,17 @@ pub async fn made_rows_are_born_as_asked(kit: Arc<Kit>) -> CaseResult {
         kit.nested(false),
     ];
     let (parent, children) = kit.waiting(worker, made).await?;
-    for child in &children[..2] {
+    // A frame's attempts are its take-overs: being made is none.
+    for (child, attempt) in children[..2].iter().zip([1, 0]) {
         let row = kit.row(child.id).await?;
         assert_eq!(
             (row.status, row.owner),
             (StackStatus::Processing, Some(worker))
         );
-        assert_eq!((row.epoch.0, row.attempt, row.in_doubt), (1, 1, false));
+        assert_eq!(
+            (row.epoch.0, row.attempt, row.in_doubt),
+            (1, attempt, false)
+        );
     }
     for child in &children[2..] {
         let row = kit.row(child.id).await?;

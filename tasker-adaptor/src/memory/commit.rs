@@ -315,8 +315,8 @@ fn made_row(turn: &TurnCommit, new: &NewStackRun, seq: u32, depth: u32) -> Stack
         row.status = StackStatus::Processing;
         row.owner = Some(turn.lease.worker);
         row.epoch = Epoch(1);
-        row.attempt = 1;
         if row.kind == StackKind::Call {
+            row.attempt = 1;
             row.started_at = Some(turn.time);
         }
     }
