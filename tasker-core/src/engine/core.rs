@@ -422,6 +422,7 @@ impl Core {
             && !self.claiming_frames
             && !self.claiming_calls
             && (self.shared.options.drive != Drive::Automatic
+                || !self.lease.is_held()
                 || !(self.want_frames || self.want_calls || self.want_woken))
             && !self.listing
             && !self.firing
