@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::error::from_driver;
 use crate::options::connect_listener;
 use crate::schema::Schema;
-use crate::session::Session;
+use crate::session::{Patience, Session};
 
 /// Hints that a slow reader may leave unread before it gets `Any` for all of them.
 const INBOX: usize = 1_024;
@@ -55,6 +55,7 @@ pub(crate) struct Hub {
 pub(crate) struct HubParts {
     pub(crate) pool: Pool,
     pub(crate) schema: Arc<Schema>,
+    pub(crate) patience: Arc<Patience>,
     pub(crate) listener: Option<(Config, MakeRustlsConnect)>,
     pub(crate) poll_interval: Duration,
     /// Names this process in its own notifications, which it need not hear.
@@ -68,7 +69,7 @@ impl Hub {
         let mut tasks = vec![tokio::spawn(send_all(
             inbox,
             parts.pool,
-            Arc::clone(&parts.schema),
+            (Arc::clone(&parts.schema), parts.patience),
             parts.token,
         ))];
         let sender = watchers.clone();
@@ -159,7 +160,12 @@ pub(crate) fn foreign_payload(hint: Hint) -> String {
 
 pub(crate) const NOTIFY: &str = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload";
 
-async fn send_all(mut inbox: mpsc::Receiver<Hint>, pool: Pool, schema: Arc<Schema>, token: Uuid) {
+async fn send_all(
+    mut inbox: mpsc::Receiver<Hint>,
+    pool: Pool,
+    (schema, patience): (Arc<Schema>, Arc<Patience>),
+    token: Uuid,
+) {
     let own = token.simple().to_string();
     let channel = schema.channel();
     let mut hints = Vec::new();
@@ -171,7 +177,7 @@ async fn send_all(mut inbox: mpsc::Receiver<Hint>, pool: Pool, schema: Arc<Schem
             payloads = vec![encode(&own, Hint::Any)];
         }
         let sent = async {
-            let mut session = Session::open(&pool, &schema, false).await?;
+            let mut session = Session::open(&pool, &schema, &patience, false).await?;
             session
                 .query(
                     NOTIFY,
@@ -266,7 +272,7 @@ fn listen_statement(channel: &str) -> String {
 /// Whether a notification reaches a connection that listens: not so behind a transaction pooler.
 pub(crate) async fn hears(
     pool: &Pool,
-    schema: &Arc<Schema>,
+    (schema, patience): (&Arc<Schema>, &Arc<Patience>),
     listener: &(Config, MakeRustlsConnect),
     token: Uuid,
 ) -> Result<bool, StorageError> {
@@ -289,7 +295,7 @@ pub(crate) async fn hears(
             .batch_execute(&listen_statement(&channel))
             .await
             .map_err(from_driver)?;
-        let mut session = Session::open(pool, schema, false).await?;
+        let mut session = Session::open(pool, schema, patience, false).await?;
         let payloads = vec![String::from("probe")];
         session
             .query(

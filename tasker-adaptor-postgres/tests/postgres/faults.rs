@@ -355,3 +355,84 @@ async fn ended(storage: &PostgresStorage) -> usize {
         .runs
         .len()
 }
+
+/// Two ways to one schema: one by a proxy, and one that stays as it is.
+async fn two_ways() -> (TestSchema, Proxy, PostgresStorage, PostgresStorage) {
+    let schema = TestSchema::new();
+    let proxy = Proxy::start(&schema.url).await;
+    let cut = schema
+        .options_at(&proxy.url)
+        .listen(false)
+        .reply_timeout(Duration::from_secs(1))
+        .connect()
+        .await
+        .unwrap();
+    let direct = schema.storage().await;
+    (schema, proxy, cut, direct)
+}
+
+#[tokio::test]
+async fn a_commit_whose_network_falls_silent_keeps_its_locks_no_longer_than_a_lease() {
+    let lease_ms = 2_000;
+    let (_schema, proxy, cut, direct) = two_ways().await;
+    let (victim, reaper) = (new_worker(lease_ms), new_worker(1_000_000));
+    cut.register(victim.clone()).await.unwrap();
+    direct.register(reaper.clone()).await.unwrap();
+    let held = begin(&cut, victim.id).await;
+    // Locks of the run, the worker and the frame are held when the last trip is lost.
+    proxy.arm(Cut::Silence(b"COMMIT"));
+    let first = turn(held, vec![call(true)]);
+    let error = commit_one(&cut, first.clone()).await.unwrap_err();
+    assert!(proxy.has_cut());
+    assert!(matches!(error, StorageError::Unavailable { .. }), "{error}");
+
+    let later = NOW.plus_millis(lease_ms + 1);
+    let reaping = {
+        let direct = direct.clone();
+        tokio::spawn(async move { direct.reap(reaper.id, later, 100).await.unwrap() })
+    };
+    // Meanwhile the reaper lives on.
+    assert!(direct.heartbeat(reaper.id, later, 1_000_000).await.unwrap());
+    let reaped = tokio::time::timeout(PATIENCE / 3, reaping).await;
+    let reaped = reaped
+        .expect("the server ends the silent transaction")
+        .unwrap();
+    assert!(reaped.workers.contains(&victim.id), "{reaped:?}");
+    assert_eq!(reaped.frames, 1);
+    proxy.heal();
+    let late = persist(async || commit_one(&cut, first.clone()).await).await;
+    assert_eq!(late, Err(tasker_adaptor::CommitRefused::LeaseLost));
+    assert_sound(&direct).await;
+}
+
+#[tokio::test]
+async fn a_heartbeat_does_not_wait_for_a_network_that_is_silent_for_ever() {
+    let (_schema, proxy, cut, _direct) = two_ways().await;
+    let worker = new_worker(1_000);
+    cut.register(worker.clone()).await.unwrap();
+    let worker = worker.id;
+    proxy.silence();
+    let error = cut.heartbeat(worker, NOW, 1_000).await.unwrap_err();
+    assert!(matches!(error, StorageError::Unavailable { .. }), "{error}");
+    let error = cut.server_time(NOW).await.unwrap_err();
+    assert!(matches!(error, StorageError::Unavailable { .. }), "{error}");
+    let error = cut.run(new_run().id).await.unwrap_err();
+    assert!(error.to_string().contains("reply_timeout"), "{error}");
+    // The connections of before stay dead without a word; new ones work.
+    proxy.heal_for_new_connections();
+    assert!(persist(async || cut.heartbeat(worker, NOW, 1_000).await).await);
+    assert!(
+        persist(async || cut.run(new_run().id).await)
+            .await
+            .is_none()
+    );
+}
+
+fn new_worker(lease_ms: i64) -> tasker_adaptor::NewWorker {
+    tasker_adaptor::NewWorker {
+        id: tasker_adaptor::WorkerId::from_uuid(crate::kit::id()),
+        name: String::new(),
+        now: NOW,
+        lease_ms,
+    }
+}

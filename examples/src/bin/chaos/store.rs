@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tasker_adaptor_postgres::PostgresStorage;
 use tasker_adaptor_sqlite::SqliteStorage;
@@ -31,7 +32,9 @@ pub(crate) async fn open(
         Kind::Sqlite => Arc::new(SqliteStorage::open(options.folder.join("chaos.db")).await?),
         Kind::Postgres => {
             let url = at.map_or_else(url, |url| Ok(url.to_owned()))?;
-            let options = PostgresStorage::options(&url).schema(&options.schema);
+            let options = PostgresStorage::options(&url)
+                .schema(&options.schema)
+                .reply_timeout(Duration::from_millis(options.lease_ms * 2));
             Arc::new(options.connect().await?)
         }
     })
