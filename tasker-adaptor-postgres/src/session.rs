@@ -1,8 +1,8 @@
 //! A connection in use: statements one by one, or many in one trip.
 //!
 //! Statements go out in the order given and the server works in that order, so a pipeline of locks takes them in order.
-//! Invariants: a session that is dropped inside a transaction closes its connection, so that no half transaction goes
-//! back to the pool · of a pipeline the first error counts; those behind it only say that the transaction has failed.
+//! Invariants: a session that is dropped inside a transaction, or before its answer, closes its connection, so that neither
+//! half a transaction nor a dead connection goes back to the pool · of a pipeline the first error counts; those behind it only say that the transaction has failed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -76,6 +76,8 @@ pub(crate) struct Session {
     /// Single statements have no name: they are planned for the tables as they are at each call.
     named: bool,
     in_transaction: bool,
+    /// A trip has begun and not ended.
+    under_way: bool,
 }
 
 impl Session {
@@ -92,6 +94,7 @@ impl Session {
             patience: Arc::clone(patience),
             named,
             in_transaction: false,
+            under_way: false,
         })
     }
 
@@ -190,8 +193,11 @@ impl Session {
         let Some(object) = self.object.as_ref() else {
             return Err(crate::error::unavailable("the connection was given up"));
         };
+        self.under_way = true;
         let answers = send(object, &steps, self.named && self.in_transaction);
-        let Ok(outcome) = tokio::time::timeout(patience, answers).await else {
+        let outcome = tokio::time::timeout(patience, answers).await;
+        self.under_way = false;
+        let Ok(outcome) = outcome else {
             self.discard();
             return Err(crate::error::unavailable(format!(
                 "there was no answer for {} s, and the connection was given up; \
@@ -224,7 +230,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if self.in_transaction {
+        // A trip that the caller gave up may be one that is never answered: the next session would wait behind it.
+        if self.in_transaction || self.under_way {
             self.discard();
         }
     }

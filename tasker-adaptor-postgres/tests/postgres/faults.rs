@@ -357,13 +357,15 @@ async fn ended(storage: &PostgresStorage) -> usize {
 }
 
 /// Two ways to one schema: one by a proxy, and one that stays as it is.
-async fn two_ways() -> (TestSchema, Proxy, PostgresStorage, PostgresStorage) {
+async fn two_ways(
+    reply_timeout: Duration,
+) -> (TestSchema, Proxy, PostgresStorage, PostgresStorage) {
     let schema = TestSchema::new();
     let proxy = Proxy::start(&schema.url).await;
     let cut = schema
         .options_at(&proxy.url)
         .listen(false)
-        .reply_timeout(Duration::from_secs(1))
+        .reply_timeout(reply_timeout)
         .connect()
         .await
         .unwrap();
@@ -374,7 +376,7 @@ async fn two_ways() -> (TestSchema, Proxy, PostgresStorage, PostgresStorage) {
 #[tokio::test]
 async fn a_commit_whose_network_falls_silent_keeps_its_locks_no_longer_than_a_lease() {
     let lease_ms = 2_000;
-    let (_schema, proxy, cut, direct) = two_ways().await;
+    let (_schema, proxy, cut, direct) = two_ways(Duration::from_secs(1)).await;
     let (victim, reaper) = (new_worker(lease_ms), new_worker(1_000_000));
     cut.register(victim.clone()).await.unwrap();
     direct.register(reaper.clone()).await.unwrap();
@@ -407,7 +409,7 @@ async fn a_commit_whose_network_falls_silent_keeps_its_locks_no_longer_than_a_le
 
 #[tokio::test]
 async fn a_heartbeat_does_not_wait_for_a_network_that_is_silent_for_ever() {
-    let (_schema, proxy, cut, _direct) = two_ways().await;
+    let (_schema, proxy, cut, _direct) = two_ways(Duration::from_secs(3)).await;
     let worker = new_worker(1_000);
     cut.register(worker.clone()).await.unwrap();
     let worker = worker.id;
