@@ -45,6 +45,7 @@ pub use options::{Pooler, PostgresOptions};
 use crate::hints::{Hub, HubParts};
 use crate::schema::Schema;
 use crate::session::{Param, Patience, Session};
+use crate::store::gather::Gathering;
 
 /// How often a transaction that lost against another is tried again before the caller hears of it.
 const CONFLICT_RETRIES: u32 = 12;
@@ -62,6 +63,8 @@ struct Inner {
     patience: Arc<Patience>,
     /// Statements have names: there is no transaction pooler in between.
     named: bool,
+    /// Submits on their way together.
+    gathering: Arc<Gathering>,
     hub: Hub,
 }
 
@@ -184,6 +187,7 @@ impl PostgresStorage {
                 schema,
                 patience,
                 named: is_direct,
+                gathering: Arc::default(),
                 hub,
             }),
         })
