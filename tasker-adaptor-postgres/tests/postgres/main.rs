@@ -24,3 +24,5 @@ mod proxy;
 mod schema;
 #[cfg(test)]
 mod submit_in;
+#[cfg(test)]
+mod tls;
