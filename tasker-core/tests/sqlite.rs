@@ -6,11 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use serde_json::{Value, json};
 use tasker_adaptor_sqlite::SqliteStorage;
 use tasker_core::adaptor::Maintenance;
 use tasker_core::testing::Stub;
-use tasker_core::{Engine, RunError, RunHandle, RunStatus};
+use tasker_core::{Engine, Json, RunError, RunHandle, RunStatus};
+use tokio::sync::watch;
 
 const SUM: &str = r"module.exports = async (input, { tools }) => {
     let n = input.from;
@@ -33,6 +35,7 @@ async fn engine(path: &Path, stub: &Stub) -> Engine {
         .lease_ms(2_000)
         .poll_ms(100)
         .window(8)
+        .calls_in_flight(8)
         .start()
         .await
         .unwrap()
@@ -57,10 +60,26 @@ async fn sound(path: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_engines_on_one_file_lose_and_repeat_nothing() {
+async fn two_engines_share_the_runs_of_one_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tasker.db");
-    let stubs = [Stub::new("svc"), Stub::new("svc")];
+    // Whoever is ahead waits at its 150th call until the other has made as many: work that does not spread would hang here.
+    let counts = [watch::Sender::new(0_u32), watch::Sender::new(0_u32)];
+    let stub = |own: usize| {
+        let (own, other) = (counts[own].clone(), counts[1 - own].clone());
+        Stub::new("svc").answer_later("step", move |call| {
+            let (own, mut other) = (own.clone(), other.subscribe());
+            async move {
+                own.send_modify(|count| *count += 1);
+                if *own.borrow() >= 150 {
+                    let _ = other.wait_for(|count| *count >= 150).await;
+                }
+                call.arg::<Json>(0)
+            }
+            .boxed()
+        })
+    };
+    let stubs = [stub(0), stub(1)];
     let first = engine(&path, &stubs[0]).await;
     first.publish(SUM).name("sum").await.unwrap();
     let second = engine(&path, &stubs[1]).await;
@@ -73,6 +92,10 @@ async fn two_engines_on_one_file_lose_and_repeat_nothing() {
     }
     let performed = [stubs[0].performed("step"), stubs[1].performed("step")];
     assert_eq!(performed[0] + performed[1], 1_500, "{performed:?}");
+    assert!(
+        performed.iter().all(|n| *n >= 150),
+        "the work did not spread: {performed:?}"
+    );
     first.shutdown().await.unwrap();
     second.shutdown().await.unwrap();
     sound(&path).await;
