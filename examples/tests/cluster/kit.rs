@@ -21,7 +21,7 @@ const TASK: &str = "/** @task chain */
     }";
 pub(crate) const CALLS: usize = 5;
 /// How long a test waits for something before it says that it did not come.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 /// How often it looks at what no signal tells: rows and files that other processes write.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -172,9 +172,8 @@ impl Cluster {
                 );
             }
         }
-        for violation in self.client.audit().await.unwrap() {
-            panic!("{violation}");
-        }
+        let violations = self.client.audit().await.unwrap();
+        assert!(violations.is_empty(), "{violations:#?}");
         for worker in &mut self.workers {
             drop(worker.stdin.take());
         }
