@@ -30,6 +30,9 @@ const INBOX: usize = 1_024;
 /// Notifications that may wait to be sent; more than that are one `Any`.
 const OUTBOX: usize = 1_024;
 
+/// How long hints are gathered after some were sent.
+const GATHER: Duration = Duration::from_millis(2);
+
 /// How long an own notification may take before there must be a transaction pooler in between.
 const PROBE: Duration = Duration::from_secs(1);
 
@@ -160,6 +163,9 @@ pub(crate) fn foreign_payload(hint: Hint) -> String {
 
 pub(crate) const NOTIFY: &str = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload";
 
+/// The same in a transaction of its own, which need not wait for the disk: a hint is about what is durable already.
+const NOTIFY_ONLY: &str = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, payload) FROM unnest($2::text[]) AS payload";
+
 async fn send_all(
     mut inbox: mpsc::Receiver<Hint>,
     pool: Pool,
@@ -180,7 +186,7 @@ async fn send_all(
             let mut session = Session::open(&pool, &schema, &patience, false).await?;
             session
                 .query(
-                    NOTIFY,
+                    NOTIFY_ONLY,
                     &[(&channel, Type::TEXT), (&payloads, Type::TEXT_ARRAY)],
                 )
                 .await
@@ -188,6 +194,8 @@ async fn send_all(
         if let Err(error) = sent.await {
             tracing::debug!(%error, "hints for other processes were not sent; they poll");
         }
+        // The first hint after a silence goes out at once; under load those of a moment go together.
+        tokio::time::sleep(GATHER).await;
     }
 }
 
@@ -299,7 +307,7 @@ pub(crate) async fn hears(
         let payloads = vec![String::from("probe")];
         session
             .query(
-                NOTIFY,
+                NOTIFY_ONLY,
                 &[(&channel, Type::TEXT), (&payloads, Type::TEXT_ARRAY)],
             )
             .await?;

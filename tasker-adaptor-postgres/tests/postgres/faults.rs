@@ -305,21 +305,24 @@ async fn a_server_that_crashes_under_load_loses_and_repeats_nothing() {
     let schema = TestSchema::at(server.url.clone());
     let storage = schema.storage().await;
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (ended, mut endings) = tokio::sync::watch::channel(0);
     let load: Vec<_> = (0..6)
         .map(|_| {
-            let (storage, stop) = (storage.clone(), Arc::clone(&stop));
+            let (storage, stop, ended) = (storage.clone(), Arc::clone(&stop), ended.clone());
             tokio::spawn(async move {
                 let mut runs = Vec::new();
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                     runs.push(run_to_the_end(&storage).await);
+                    ended.send_modify(|count| *count += 1);
                 }
                 runs
             })
         })
         .collect();
     for _ in 0..3 {
-        let before = ended(&storage).await;
-        crate::kit::until("runs end", async || ended(&storage).await >= before + 20).await;
+        let enough = *endings.borrow() + 20;
+        let waited = tokio::time::timeout(PATIENCE, endings.wait_for(|count| *count >= enough));
+        waited.await.expect("runs end").unwrap();
         server.restart().await;
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -343,17 +346,6 @@ async fn a_server_that_crashes_under_load_loses_and_repeats_nothing() {
     assert_sound(&storage).await;
     drop(schema);
     server.stop().await;
-}
-
-async fn ended(storage: &PostgresStorage) -> usize {
-    let filter = tasker_adaptor::RunFilter {
-        statuses: vec![RunStatus::Completed],
-        ..Default::default()
-    };
-    persist(async || storage.runs(&filter, 100_000).await)
-        .await
-        .runs
-        .len()
 }
 
 /// Two ways to one schema: one by a proxy, and one that stays as it is.

@@ -25,4 +25,6 @@ mod schema;
 #[cfg(test)]
 mod submit_in;
 #[cfg(test)]
+mod submits;
+#[cfg(test)]
 mod tls;
