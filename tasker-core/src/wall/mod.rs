@@ -18,6 +18,8 @@ mod child;
 mod codec;
 #[cfg(feature = "process-wall")]
 mod confine;
+#[cfg(all(feature = "process-wall", target_os = "linux"))]
+mod probe;
 #[cfg(feature = "process-wall")]
 pub(crate) mod process;
 #[cfg(feature = "process-wall")]
@@ -25,6 +27,9 @@ mod wire;
 
 #[cfg(feature = "process-wall")]
 pub use child::child_main;
+#[cfg(all(feature = "process-wall", target_os = "linux"))]
+#[doc(hidden)]
+pub use probe::probe_main;
 
 use std::path::PathBuf;
 
