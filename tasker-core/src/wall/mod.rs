@@ -22,6 +22,8 @@ mod confine;
 mod probe;
 #[cfg(feature = "process-wall")]
 pub(crate) mod process;
+#[cfg(all(test, feature = "process-wall"))]
+mod tests;
 #[cfg(feature = "process-wall")]
 mod wire;
 
