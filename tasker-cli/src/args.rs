@@ -1,8 +1,10 @@
 //! The command line as types. What a command does is in the module `command`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::json;
 use tasker_core::{RunStatus, TaskRunId};
 
 const EXIT_CODES: &str = "\
@@ -13,7 +15,7 @@ Exit codes:
   3    the run failed
   4    the run is blocked and needs a person
   5    the run was cancelled
-  6    no such task or run
+  6    no such task, run or key
   130  detached by Ctrl-C; the run is kept
 
 Settings come from flags, then the environment, then .env, then tasker.toml: see `tasker config`.";
@@ -28,6 +30,27 @@ pub struct Cli {
     /// The command.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Reads a command line. What clap says of a wrong one, or of `--help`, is printed here: as JSON where `--json` stands in it.
+///
+/// # Errors
+/// The exit code to end with.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, u8> {
+    let words: Vec<OsString> = words.into_iter().collect();
+    Cli::try_parse_from(&words).map_err(|error| {
+        let code = u8::try_from(error.exit_code()).unwrap_or(2);
+        let in_json = words.iter().any(|word| word == "--json");
+        if error.use_stderr() && in_json {
+            let text = error.to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            eprintln!("{}", json!({ "error": text.trim_end(), "exitCode": code }));
+        } else {
+            // A reader that has gone away is no error.
+            let _ = error.print();
+        }
+        code
+    })
 }
 
 /// What every command takes.
@@ -47,7 +70,7 @@ pub struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Makes a folder to start from: tasker.toml and tasks/ with an example.
+    /// Makes a folder to start from: tasker.toml, tasks/ and services/, each with an example.
     Init {
         /// The folder.
         #[arg(default_value = ".")]
@@ -121,6 +144,12 @@ pub enum Command {
         #[command(subcommand)]
         what: Keystore,
     },
+    /// Looks after services of your own, in services/.
+    Service {
+        /// What to do.
+        #[command(subcommand)]
+        what: ServiceFolder,
+    },
     /// Shows every setting with its value and where that comes from.
     Config,
     /// Runs tasks and serves HTTP until it is told to stop.
@@ -131,10 +160,20 @@ pub enum Command {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
+    /// Becomes the program of a service, which ends when its server does. `tasker serve` starts services so.
+    #[command(name = "become-service", hide = true)]
+    BecomeService {
+        /// The process that started this one.
+        #[arg(long)]
+        parent: u32,
+        /// The program and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        program: Vec<String>,
+    },
 }
 
 /// `tasker publish`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(group(clap::ArgGroup::new("which").required(true).args(["all", "specific", "list"])))]
 pub struct Publish {
     /// Every task of the folder.
@@ -285,6 +324,14 @@ pub enum Keystore {
         #[arg(long, default_value = "global")]
         namespace: String,
     },
+    /// Deletes a value.
+    Delete {
+        /// The key.
+        key: String,
+        /// The namespace.
+        #[arg(long, default_value = "global")]
+        namespace: String,
+    },
     /// Lists keys.
     List {
         /// Only this namespace.
@@ -293,6 +340,32 @@ pub enum Keystore {
     },
     /// Seals every value again under the current master key.
     Rotate,
+}
+
+/// `tasker service`.
+#[derive(Debug, Subcommand)]
+pub enum ServiceFolder {
+    /// Makes services/NAME from a template; `tasker serve` starts it from then on.
+    New {
+        /// Its name, as tasks call it: letters, digits, `-`; begins with a letter.
+        name: String,
+        /// From which template.
+        #[arg(long, value_enum, default_value_t = Template::HelloWorld)]
+        template: Template,
+    },
+    /// Lists the services of the folder.
+    List,
+}
+
+/// Templates of services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Template {
+    /// Greets.
+    HelloWorld,
+    /// Answers with what it was asked.
+    EchoService,
+    /// Passes requests on to hosts on a list.
+    ApiGateway,
 }
 
 /// `tasker serve`.
@@ -310,6 +383,21 @@ pub struct Serve {
     /// Listens on other addresses than loopback without a token.
     #[arg(long)]
     pub allow_unauthenticated: bool,
+    /// Publishes tasks of the folder again as their files change.
+    #[arg(long)]
+    pub watch: bool,
+    /// Web pages of these origins are answered, with commas: https://app.example.com [default: none]
+    #[arg(long, value_name = "ORIGINS", value_delimiter = ',')]
+    pub cors_origins: Vec<String>,
+    /// Accepted for the sake of older scripts: there is no runtime to choose.
+    #[arg(long, hide = true, conflicts_with_all = ["node", "bun"])]
+    pub deno: bool,
+    /// As `--deno`.
+    #[arg(long, hide = true, conflicts_with = "bun")]
+    pub node: bool,
+    /// As `--deno`.
+    #[arg(long, hide = true)]
+    pub bun: bool,
     /// Who drives runs: this process by itself, or POSTs to simple-stack-processor alone.
     #[arg(long, value_enum, default_value_t = DriveBy::Engine)]
     pub drive: DriveBy,

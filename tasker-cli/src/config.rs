@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -64,11 +65,37 @@ const KNOWN: &[Known] = &[
         secret: Secrecy::Url,
     },
     open("tasks", &["TASKS_DIRECTORY"], Some("tasks")),
+    open("services", &["TASKER_SERVICES_DIR"], Some("services")),
+    open(
+        "environment",
+        &["TASKER_ENV", "DENO_ENV"],
+        Some("development"),
+    ),
     open("log.level", &["LOG_LEVEL"], Some("warn")),
-    open("log.format", &["LOG_FORMAT"], Some("text")),
+    open("log.format", &["LOG_FORMAT"], None),
     open("serve.bind", &["TASKER_BIND"], Some("127.0.0.1")),
     open("serve.port", &["PORT"], Some("3100")),
     open("serve.services", &["TASKER_SERVICES"], None),
+    open("serve.name", &["SERVICE_NAME"], None),
+    open("serve.wall", &["TASKER_WALL"], None),
+    open("serve.cors_origins", &["TASKER_CORS_ORIGINS"], None),
+    open(
+        "serve.header_timeout_secs",
+        &["TASKER_HEADER_TIMEOUT_SECS"],
+        Some("10"),
+    ),
+    open(
+        "serve.body_timeout_secs",
+        &["TASKER_BODY_TIMEOUT_SECS"],
+        Some("30"),
+    ),
+    open("serve.drain_secs", &["TASKER_DRAIN_SECS"], Some("10")),
+    open(
+        "serve.max_connections",
+        &["TASKER_MAX_CONNECTIONS"],
+        Some("1024"),
+    ),
+    open("serve.lease_ms", &["TASKER_LEASE_MS"], Some("30000")),
     secret("serve.token", &["TASKER_TOKEN", "SERVICE_AUTH_TOKEN"]),
     secret("keystore.master_key", &["TASKER_MASTER_KEY"]),
     secret(
@@ -79,6 +106,8 @@ const KNOWN: &[Known] = &[
     open("openai.base_url", &["OPENAI_BASE_URL"], None),
     open("openai.organization", &["OPENAI_ORG_ID"], None),
     open("openai.project", &["OPENAI_PROJECT_ID"], None),
+    secret("gapi.account", &["GAPI_SERVICE_ACCOUNT_JSON", "GAPI_KEY"]),
+    secret("gapi.admin_email", &["GAPI_ADMIN_EMAIL"]),
     open("supabase.url", &["SUPABASE_URL", "EXT_SUPABASE_URL"], None),
     secret(
         "supabase.service_role_key",
@@ -87,6 +116,10 @@ const KNOWN: &[Known] = &[
             "EXT_SUPABASE_SERVICE_ROLE_KEY",
             "SUPABASE_SERVICE_KEY",
         ],
+    ),
+    secret(
+        "supabase.anon_key",
+        &["SUPABASE_ANON_KEY", "EXT_SUPABASE_ANON_KEY"],
     ),
     secret("websearch.api_key", &["WEBSEARCH_API_KEY"]),
     secret("websearch.engine_id", &["WEBSEARCH_ENGINE_ID"]),
@@ -279,6 +312,48 @@ impl Config {
             .map(str::trim)
             .filter(|item| !item.is_empty())
             .collect()
+    }
+
+    /// A whole number within bounds.
+    pub(crate) fn number(&self, name: &str, bounds: RangeInclusive<u64>) -> Result<u64, CliError> {
+        let number = self.text(name).trim().parse::<u64>().ok();
+        number
+            .filter(|number| bounds.contains(number))
+            .ok_or_else(|| {
+                let problem = format!("is no number from {} to {}", bounds.start(), bounds.end());
+                self.wrong(name, &problem)
+            })
+    }
+
+    /// `text` or `json`: what was said, else JSON in production, where programs read logs.
+    pub(crate) fn log_format(&self) -> &str {
+        self.get("log.format")
+            .unwrap_or(match self.text("environment") {
+                "production" => "json",
+                _ => "text",
+            })
+    }
+
+    /// The values that nobody may see in a log.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let mut secrets = Vec::new();
+        for known in KNOWN {
+            let Some(value) = self.values.get(known.name) else {
+                continue;
+            };
+            match known.secret {
+                Secrecy::Open => {}
+                Secrecy::Secret => {
+                    secrets.extend(value.text.split(',').map(str::trim).map(str::to_owned));
+                    secrets.push(value.text.clone());
+                }
+                Secrecy::Url => {
+                    let url = url::Url::parse(&value.text).ok();
+                    secrets.extend(url.and_then(|url| url.password().map(str::to_owned)));
+                }
+            }
+        }
+        secrets
     }
 
     /// A number.

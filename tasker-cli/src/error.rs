@@ -14,6 +14,9 @@ pub enum CliError {
     /// The command line, or what it names, is wrong.
     #[error("{0}")]
     Usage(String),
+    /// What was named is not there.
+    #[error("{0}")]
+    NotThere(String),
     /// A setting is wrong.
     #[error("{0}")]
     Setting(String),
@@ -98,7 +101,8 @@ impl CliError {
             Self::RunFailed { .. } => 3,
             Self::RunBlocked { .. } => 4,
             Self::RunCancelled { .. } => 5,
-            Self::Engine(EngineError::UnknownTask { .. } | EngineError::UnknownRun { .. }) => 6,
+            Self::NotThere(_)
+            | Self::Engine(EngineError::UnknownTask { .. } | EngineError::UnknownRun { .. }) => 6,
             Self::Detached { .. } => 130,
             _ => 1,
         }

@@ -84,7 +84,7 @@ impl Asked {
                 HeaderValue::from(millis.div_ceil(1_000)),
             );
         }
-        if status == StatusCode::PAYLOAD_TOO_LARGE {
+        if [StatusCode::PAYLOAD_TOO_LARGE, StatusCode::REQUEST_TIMEOUT].contains(&status) {
             // The rest of the body is not read: the connection is of no further use.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -119,6 +119,10 @@ pub(super) fn of_engine(error: EngineError) -> ServiceError {
     match error {
         EngineError::UnknownTask { .. } => ServiceError::not_found(error).with_code("UNKNOWN_TASK"),
         EngineError::UnknownRun { .. } => ServiceError::not_found(error).with_code("UNKNOWN_RUN"),
+        EngineError::UnknownStackRun { .. } => {
+            ServiceError::not_found(error).with_code("UNKNOWN_STACK_RUN")
+        }
+        EngineError::NotWaiting { .. } => ServiceError::conflict(error).with_code("NOT_WAITING"),
         EngineError::InputDoesNotFit { ref problems, .. } => {
             let details = Json::from(problems).ok();
             let mut refused =
@@ -143,14 +147,14 @@ pub(super) fn of_engine(error: EngineError) -> ServiceError {
 /// No route.
 pub(super) async fn no_such_path(Extension(asked): Extension<Asked>) -> Response {
     asked.answer::<()>(Err(ServiceError::not_found(
-        "there is nothing at this path; see docs/cli.md for what is served",
+        "there is nothing at this path; GET /openapi.json says what is served here",
     )))
 }
 
 /// A route, with another method.
 pub(super) async fn no_such_method(Extension(asked): Extension<Asked>) -> Response {
     asked.answer::<()>(Err(ServiceError::validation(
-        "this path does not know this method",
+        "this path does not know this method; GET /openapi.json says what is served here",
     )
     .with_status(405)))
 }

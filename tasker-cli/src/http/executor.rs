@@ -32,11 +32,14 @@ use uuid::Uuid;
 
 use super::RouterOptions;
 use super::answer::{self, Asked};
+use super::resume;
 
 const FORM: &str = r#"send {"taskCode":"…","input":{…}}, and to /resume also "vmState" as it was answered and "externalResult""#;
 
 #[derive(Clone)]
 struct Shop {
+    /// For answers to calls of stored runs.
+    engine: Engine,
     tools: Arc<ToolNames>,
     key: Option<[u8; 32]>,
     /// Executions at one time: as many as cores.
@@ -50,6 +53,7 @@ pub(super) fn routes(engine: &Engine, options: &RouterOptions) -> Router {
         .names_and_styles()
         .filter(|(name, _)| !services.is_private(name));
     let shop = Shop {
+        engine: engine.clone(),
         tools: Arc::new(ToolNames::new(public)),
         key: options.token.as_ref().map(state_key),
         room: Arc::new(Semaphore::new(cores)),
@@ -90,7 +94,9 @@ struct Body {
 }
 
 /// `null` is an answer too.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+pub(super) fn present<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Json>, D::Error> {
     Json::deserialize(deserializer).map(Some)
 }
 
@@ -114,7 +120,7 @@ struct Answer {
 /// How a call failed: a failure as services answer it. Only the message has to be there.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ExternalError {
+pub(super) struct ExternalError {
     #[serde(default = "service_error")]
     name: String,
     message: String,
@@ -140,7 +146,7 @@ impl From<ExternalError> for Failure {
     }
 }
 
-fn outcome(result: Option<Json>, error: Option<ExternalError>) -> Outcome {
+pub(super) fn outcome(result: Option<Json>, error: Option<ExternalError>) -> Outcome {
     match error {
         Some(error) => Outcome::Failed(error.into()),
         None => Outcome::Completed(result),
@@ -187,9 +193,16 @@ async fn resume(
     Extension(asked): Extension<Asked>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let said = read(body).map(|body| (body, shop));
+    let body = match answer::body(body) {
+        Ok(body) => body,
+        Err(error) => return asked.answer::<()>(Err(error)),
+    };
+    if let Some(by_run) = resume::of_body(&body) {
+        let said = async { resume::perform(&shop.engine, by_run?).await };
+        return asked.answer(said.await);
+    }
     let step = async {
-        let (mut body, shop) = said?;
+        let mut body = parse(&body)?;
         let Some(state) = body.vm_state.take() else {
             return Err(ServiceError::validation(format!(
                 "there is no vmState; {FORM}"
@@ -221,7 +234,11 @@ async fn resume(
 }
 
 fn read(body: Result<Bytes, BytesRejection>) -> Result<Body, ServiceError> {
-    answer::body(body)?.to().map_err(|error| {
+    parse(&answer::body(body)?)
+}
+
+fn parse(body: &Json) -> Result<Body, ServiceError> {
+    body.to().map_err(|error| {
         ServiceError::validation(format!("the body cannot be read ({error}); {FORM}"))
     })
 }

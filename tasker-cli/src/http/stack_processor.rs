@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tasker_core::{Engine, Json, Processed, ServiceError, StackRunId};
 
 use super::answer::{self, Asked, of_engine};
+use super::resume::stack_run_id;
 use super::task_executor;
 
 const FORMS: &str = r#"send {"trigger":"process-next"} or {"stackRunId":"…"}"#;
@@ -62,14 +63,6 @@ async fn process(
     }
     .await;
     asked.answer(result)
-}
-
-fn stack_run_id(id: &Json) -> Result<StackRunId, ServiceError> {
-    let text: String = id.to().map_err(|_| {
-        ServiceError::validation(format!("stackRunId is {id}; ids are texts (UUIDs), not numbers: take it from the trace of the run"))
-    })?;
-    text.parse()
-        .map_err(|_| ServiceError::validation(format!("stackRunId {text:?} is no UUID")))
 }
 
 fn said(processed: Processed, nothing: &str, asked: Option<StackRunId>) -> Value {

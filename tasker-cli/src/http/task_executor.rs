@@ -191,6 +191,7 @@ async fn submit(
         submit = submit.validate_input();
     }
     let run = submit.await.map_err(of_engine)?;
+    shop.options.metrics.submitted();
     let ended = match wait {
         None => false,
         Some(wait) => tokio::select! {

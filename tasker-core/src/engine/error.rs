@@ -1,8 +1,6 @@
 //! What can go wrong at the engine's doors.
 
-use tasker_adaptor::{
-    BlockedReason, Failure, InvalidJson, StackRunId, StorageError, TaskRunId,
-};
+use tasker_adaptor::{BlockedReason, Failure, InvalidJson, StackRunId, StorageError, TaskRunId};
 
 use crate::service::ServicesError;
 use crate::task::TaskError;

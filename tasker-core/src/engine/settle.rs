@@ -130,7 +130,10 @@ async fn finish(
     };
     let claimed = shared.storage.claim_calls(claim).await?;
     let Some(claimed) = claimed.first() else {
-        return Err(not_waiting(call, "another worker asks it, or its retry is not due"));
+        return Err(not_waiting(
+            call,
+            "another worker asks it, or its retry is not due",
+        ));
     };
     let lease = Lease {
         worker,
