@@ -22,7 +22,7 @@ Settings come from flags, then the environment, then .env, then tasker.toml: see
 
 /// Durable, sandboxed JavaScript tasks.
 #[derive(Debug, Parser)]
-#[command(name = "tasker", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "tasker", version, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What every command takes.
     #[command(flatten)]
@@ -370,6 +370,10 @@ pub enum Template {
 
 /// `tasker serve`.
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line, independent of the others"
+)]
 pub struct Serve {
     /// Only these services, by name, with commas.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]

@@ -40,9 +40,18 @@ pub enum CliError {
     /// The engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The database.
+    /// The database, while it is used.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The database, when it is opened.
+    #[error("the database {database} could not be opened: {}; {}", of_storage(.source), advice(.database, .source))]
+    Database {
+        /// Which, without its password.
+        database: String,
+        /// Why.
+        #[source]
+        source: StorageError,
+    },
     /// A task that cannot be published.
     #[error(transparent)]
     Task(#[from] TaskError),
@@ -89,6 +98,28 @@ pub enum CliError {
         /// The run.
         id: TaskRunId,
     },
+}
+
+/// What stood in the way, without a promise to try again: a command does not.
+fn of_storage(error: &StorageError) -> String {
+    match error {
+        StorageError::Unavailable { message, .. } => message.clone(),
+        error => error.to_string(),
+    }
+}
+
+fn advice(database: &str, error: &StorageError) -> &'static str {
+    match error {
+        StorageError::Unavailable { .. } if database.starts_with("sqlite:") => {
+            "is its folder there, and may this user write to it? Name another file with --database or DATABASE_URL"
+        }
+        StorageError::Unavailable { .. } => {
+            "is the server started, and are host, port, user and password right? Name another with --database or DATABASE_URL; `tasker config` says where this one comes from"
+        }
+        _ => {
+            "name another with --database or DATABASE_URL; `tasker config` says where this one comes from"
+        }
+    }
 }
 
 impl CliError {

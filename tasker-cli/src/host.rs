@@ -55,7 +55,16 @@ impl Database {
     }
 
     /// Opens it, making or migrating its tables unless `migrate` is false.
-    pub(crate) async fn open(&self, migrate: bool) -> Result<Arc<dyn Storage>, StorageError> {
+    pub(crate) async fn open(&self, migrate: bool) -> Result<Arc<dyn Storage>, CliError> {
+        self.try_open(migrate)
+            .await
+            .map_err(|source| CliError::Database {
+                database: self.shown(),
+                source,
+            })
+    }
+
+    async fn try_open(&self, migrate: bool) -> Result<Arc<dyn Storage>, StorageError> {
         Ok(match self {
             Self::Sqlite(path) => {
                 Arc::new(SqliteStorage::options(path).migrate(migrate).open().await?)
@@ -85,7 +94,7 @@ impl Database {
 
 /// Opens the database of the settings.
 pub(crate) async fn storage(config: &Config) -> Result<Arc<dyn Storage>, CliError> {
-    Ok(Database::of(config)?.open(true).await?)
+    Database::of(config)?.open(true).await
 }
 
 /// A service in another process.
@@ -175,7 +184,8 @@ pub(crate) fn peers(
     for entry in registry::read(dir) {
         let built_in = registry::PLACES.contains(&entry.name.as_str());
         let taken = peers.iter().any(|peer| peer.name == entry.name);
-        if !taken && !(built_in && ours(&entry.name)) {
+        let offered_here = built_in && ours(&entry.name);
+        if !taken && !offered_here {
             peers.push(Peer {
                 private: entry.private || entry.name == "keystore",
                 name: entry.name,

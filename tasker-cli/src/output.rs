@@ -39,7 +39,12 @@ impl Output {
         if self.json {
             Self::line(&to_text(value)?)
         } else {
-            Self::line(&text())
+            let text = text();
+            if text.is_empty() {
+                Ok(())
+            } else {
+                Self::line(&text)
+            }
         }
     }
 

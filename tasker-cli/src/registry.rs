@@ -193,7 +193,7 @@ mod tests {
         let now = Timestamp::from_millis(0);
         let mine = entry("task-executor", std::process::id());
         let written = write(dir.path(), vec![mine.clone()], now).unwrap();
-        assert_eq!(read(dir.path()), [mine.clone()]);
+        assert_eq!(read(dir.path()), std::slice::from_ref(&mine));
         drop(written);
         let files = std::fs::read_dir(dir.path()).unwrap().count();
         assert_eq!(files, 0, "neither file nor draft stays");
@@ -206,7 +206,7 @@ mod tests {
             put(dir.path(), vec![other.clone(), gone], String::new()).unwrap();
             assert_eq!(
                 read(dir.path()),
-                [other.clone()],
+                std::slice::from_ref(&other),
                 "a dead server offers nothing"
             );
             let written = write(dir.path(), vec![mine.clone()], now).unwrap();

@@ -61,6 +61,10 @@ pub(super) async fn perform(here: &Here, what: Keystore) -> Result<(), CliError>
                     .await?;
                 keys.extend(found.into_iter().map(|key| (namespace.clone(), key)));
             }
+            if keys.is_empty() {
+                here.output
+                    .note("there are no keys; set one with: tasker keystore set KEY");
+            }
             let values: Vec<serde_json::Value> = keys
                 .iter()
                 .map(|(namespace, key)| json!({ "namespace": namespace, "key": key }))

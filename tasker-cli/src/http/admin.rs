@@ -111,6 +111,12 @@ fn unknown(action: &str) -> ServiceError {
 /// Asks Google for the domains of a customer, past tasks and runs.
 async fn gapi(engine: &Engine, customer: Option<String>) -> Result<Value, ServiceError> {
     let customer = customer.unwrap_or_else(|| "my_customer".to_owned());
+    let fit = |c: char| c.is_ascii_alphanumeric() || "_@.-".contains(c);
+    if !(1..=100).contains(&customer.len()) || !customer.chars().all(fit) {
+        return Err(ServiceError::validation(format!(
+            "customer is {customer:?}; it is an id of Google's, like C01abc2de, or my_customer"
+        )));
+    }
     let arguments = [Json::from(&json!({ "customer": customer })).map_err(ServiceError::internal)?];
     let found: Value = engine
         .services()

@@ -20,6 +20,7 @@ use tasker_core::adaptor::CallSeq;
 use tasker_core::execution::{
     Execution, ExecutionError, ExecutionOptions, Pending, PendingCall, ResumeOptions, Step,
 };
+use tasker_core::service::wire::parse_request;
 use tasker_core::task::{Program, prepare};
 use tasker_core::vm::ToolNames;
 use tasker_core::{
@@ -59,7 +60,7 @@ pub(super) fn routes(engine: &Engine, options: &RouterOptions) -> Router {
         room: Arc::new(Semaphore::new(cores)),
     };
     Router::new()
-        .route("/", post(start).get(health))
+        .route("/", post(called).get(health))
         .route("/resume", post(resume))
         .route("/health", get(health).post(health))
         .with_state(shop)
@@ -153,15 +154,58 @@ pub(super) fn outcome(result: Option<Json>, error: Option<ExternalError>) -> Out
     }
 }
 
-async fn start(
-    State(shop): State<Shop>,
+/// `POST /`: the body itself, or one of the request forms that every service knows: `{"method":"execute","args":[{…}]}`.
+async fn called(
+    shop: State<Shop>,
     Extension(asked): Extension<Asked>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
+    let refuse = |error| asked.answer::<()>(Err(error));
+    let body = match answer::body(body) {
+        Ok(body) => body,
+        Err(error) => return refuse(error),
+    };
+    if !asks_by_method(&body) {
+        return start(shop, asked, &body).await;
+    }
+    let links = match parse_request(&body) {
+        Ok(links) => links,
+        Err(error) => return refuse(error),
+    };
+    let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+    let body = links
+        .last()
+        .and_then(|link| link.args.as_ref()?.first().cloned());
+    let body = body.unwrap_or_default();
+    match names.join(".").as_str() {
+        "execute" => start(shop, asked, &body).await,
+        "resume" => go_on(shop, asked, &body).await,
+        "health" | "test" => health(shop, Extension(asked)).await,
+        other => refuse(ServiceError::not_found(format!(
+            "deno-executor has no method {other:?}; it has execute, resume and health; or {FORM}"
+        ))),
+    }
+}
+
+fn asks_by_method(body: &Json) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Peek {
+        task_code: Option<Json>,
+        chain: Option<Json>,
+        method: Option<Json>,
+        action: Option<Json>,
+    }
+    body.to::<Peek>().is_ok_and(|peek| {
+        peek.task_code.is_none()
+            && (peek.chain.is_some() || peek.method.is_some() || peek.action.is_some())
+    })
+}
+
+async fn start(State(shop): State<Shop>, asked: Asked, body: &Json) -> Response {
     let correlation_id = asked.correlation_id.clone();
-    let said = read(body).map(|body| (body, shop));
     let step = async {
-        let (body, shop) = said?;
+        let body = parse(body)?;
         let _room = shop.room.acquire().await.map_err(ServiceError::internal)?;
         blocking(move || {
             let program = program(&body)?;
@@ -189,20 +233,23 @@ async fn start(
 }
 
 async fn resume(
-    State(shop): State<Shop>,
+    shop: State<Shop>,
     Extension(asked): Extension<Asked>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let body = match answer::body(body) {
-        Ok(body) => body,
-        Err(error) => return asked.answer::<()>(Err(error)),
-    };
-    if let Some(by_run) = resume::of_body(&body) {
+    match answer::body(body) {
+        Ok(body) => go_on(shop, asked, &body).await,
+        Err(error) => asked.answer::<()>(Err(error)),
+    }
+}
+
+async fn go_on(State(shop): State<Shop>, asked: Asked, body: &Json) -> Response {
+    if let Some(by_run) = resume::of_body(body) {
         let said = async { resume::perform(&shop.engine, by_run?).await };
         return asked.answer(said.await);
     }
     let step = async {
-        let mut body = parse(&body)?;
+        let mut body = parse(body)?;
         let Some(state) = body.vm_state.take() else {
             return Err(ServiceError::validation(format!(
                 "there is no vmState; {FORM}"
@@ -231,10 +278,6 @@ async fn resume(
         .await
     };
     asked.answer(step.await.and_then(said_of))
-}
-
-fn read(body: Result<Bytes, BytesRejection>) -> Result<Body, ServiceError> {
-    parse(&answer::body(body)?)
 }
 
 fn parse(body: &Json) -> Result<Body, ServiceError> {

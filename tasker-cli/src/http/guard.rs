@@ -52,10 +52,10 @@ pub(super) async fn guard(State(desk): State<Desk>, request: Request, next: Next
     if let Ok(id) = HeaderValue::from_str(&asked.request_id) {
         headers.insert("x-request-id", id);
     }
-    if let Some(id) = asked.correlation_id.as_deref() {
-        if let Ok(id) = HeaderValue::from_str(id) {
-            headers.insert("x-correlation-id", id);
-        }
+    if let Some(id) = asked.correlation_id.as_deref()
+        && let Ok(id) = HeaderValue::from_str(id)
+    {
+        headers.insert("x-correlation-id", id);
     }
     response
 }

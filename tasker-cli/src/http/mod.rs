@@ -98,7 +98,7 @@ pub fn router(engine: Engine, options: RouterOptions) -> Router {
         .nest("/executor", executor::routes(&engine, &options))
         .nest("/admin-debug", admin::routes(engine.clone(), None))
         .nest("/stack-processor", stack_processor::routes(engine));
-    guarded(router, document, options)
+    guarded(router, document, &options)
 }
 
 /// The executor alone: `POST /` runs task code to its first suspension, `POST /resume` from there on, `GET /health`. Of the
@@ -110,7 +110,7 @@ pub fn executor(engine: &Engine, options: RouterOptions) -> Router {
     guarded(
         executor::routes(engine, &options),
         document,
-        Arc::new(options),
+        &Arc::new(options),
     )
 }
 
@@ -120,14 +120,18 @@ pub fn task_executor(engine: Engine, options: RouterOptions) -> Router {
     let document = Document::new("task-executor", "Tasks and runs", &options)
         .with("", openapi::task_executor());
     let routes = task_executor::routes(engine, Arc::clone(&options));
-    guarded(routes, document, options)
+    guarded(routes, document, &options)
 }
 
 /// The stack processor alone, on an engine with [`tasker_core::Drive::Manual`]: `POST /`, `GET /health`.
 pub fn stack_processor(engine: Engine, options: RouterOptions) -> Router {
     let document = Document::new("simple-stack-processor", "Driving by hand", &options)
         .with("", openapi::stack_processor());
-    guarded(stack_processor::routes(engine), document, Arc::new(options))
+    guarded(
+        stack_processor::routes(engine),
+        document,
+        &Arc::new(options),
+    )
 }
 
 /// The checks alone: `POST /` or `GET /` with an action. `by_hand` is an engine with [`tasker_core::Drive::Manual`], for an
@@ -135,7 +139,7 @@ pub fn stack_processor(engine: Engine, options: RouterOptions) -> Router {
 pub fn admin_debug(engine: Engine, by_hand: Option<Engine>, options: RouterOptions) -> Router {
     let document = Document::new("admin-debug", "Is everything well?", &options)
         .with("", openapi::admin_debug());
-    guarded(admin::routes(engine, by_hand), document, Arc::new(options))
+    guarded(admin::routes(engine, by_hand), document, &Arc::new(options))
 }
 
 /// One service alone: `POST /` in any of the three request forms, `GET /health`.
@@ -148,13 +152,13 @@ pub fn service(engine: Engine, name: impl Into<String>, options: RouterOptions) 
         .unwrap_or_else(|| tasker_core::ServiceDescription::new(&name).open());
     let document = Document::new(&name, &description.description, &options)
         .with("", openapi::service(&description));
-    guarded(services::routes(engine, name), document, Arc::new(options))
+    guarded(services::routes(engine, name), document, &Arc::new(options))
 }
 
-fn guarded(router: Router, document: Document, options: Arc<RouterOptions>) -> Router {
+fn guarded(router: Router, document: Document, options: &Arc<RouterOptions>) -> Router {
     let desk = Desk {
         service: document.service().into(),
-        options: Arc::clone(&options),
+        options: Arc::clone(options),
     };
     let document = document.build();
     let metrics = options.metrics.clone();

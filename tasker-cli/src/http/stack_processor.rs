@@ -43,7 +43,10 @@ async fn process(
             ServiceError::validation(format!("the body cannot be read ({error}); {FORMS}"))
         })?;
         match (body.stack_run_id, body.trigger.as_deref()) {
-            (Some(id), _) => {
+            (Some(_), Some(_)) => Err(ServiceError::validation(format!(
+                "the body asks for two things at once; {FORMS}"
+            ))),
+            (Some(id), None) => {
                 let id = stack_run_id(&id)?;
                 Ok(said(
                     engine.process(id).await.map_err(of_engine)?,

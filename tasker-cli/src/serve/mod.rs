@@ -127,13 +127,13 @@ impl Server {
             });
         }
         Ok(Self {
+            here,
             options,
             listen,
             drain,
             lease_ms,
             places,
             peers,
-            here,
         })
     }
 

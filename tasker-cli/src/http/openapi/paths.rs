@@ -184,6 +184,17 @@ pub(crate) fn task_executor() -> Paths {
             json!({ "description": "Events", "content": { "text/event-stream": { "schema": { "type": "string" } } } }),
         )],
     );
+    let mut call = operation(
+        "call",
+        "The same by method: execute, list, schema, status, logs, health",
+        vec![],
+        &[
+            ("200", envelope("The answer", &json!({}))),
+            ("202", envelope("Submitted", &schema("Submitted"))),
+        ],
+    );
+    call["requestBody"] = body(&forms(&json!({ "type": "string", "minLength": 1 })));
+    put(&mut paths, "/", "post", call);
     put(&mut paths, "/execute", "post", execute);
     put(&mut paths, "/list", "get", list);
     put(&mut paths, "/schema", "get", of_task);
@@ -256,8 +267,14 @@ pub(crate) fn stack_processor() -> Paths {
         &[("200", envelope("What was done", &schema("Processed")))],
     );
     process["requestBody"] = body(&json!({ "type": "object", "oneOf": [
-        { "required": ["trigger"], "properties": { "trigger": { "const": "process-next" } }, "not": { "required": ["stackRunId"] } },
-        { "required": ["stackRunId"], "properties": { "stackRunId": { "type": "string", "format": "uuid" } }, "not": { "required": ["trigger"] } },
+        {
+            "required": ["trigger"],
+            "properties": { "trigger": { "const": "process-next" }, "stackRunId": { "type": "null" } },
+        },
+        {
+            "required": ["stackRunId"],
+            "properties": { "stackRunId": { "type": "string", "format": "uuid" }, "trigger": { "type": "null" } },
+        },
     ] }));
     put(&mut paths, "/", "post", process);
     paths
@@ -283,7 +300,7 @@ pub(crate) fn admin_debug() -> Paths {
         "type": "object",
         "properties": {
             "action": { "enum": ACTIONS },
-            "customer": { "type": "string", "description": "For test-direct-gapi; default my_customer" },
+            "customer": { "type": "string", "pattern": "^[A-Za-z0-9_@.-]{1,100}$", "description": "For test-direct-gapi; default my_customer" },
         },
     }));
     posted["requestBody"]["required"] = json!(false);
@@ -326,7 +343,14 @@ pub(crate) fn service(description: &ServiceDescription) -> Paths {
         &[("200", envelope("Its answer", &json!({})))],
     );
     call["description"] = json!(about.join("\n"));
-    call["requestBody"] = body(&json!({ "type": "object", "oneOf": [
+    call["requestBody"] = body(&forms(&name));
+    put(&mut paths, "/", "post", call);
+    paths
+}
+
+/// The request forms that every service knows.
+fn forms(name: &Value) -> Value {
+    json!({ "type": "object", "oneOf": [
         {
             "required": ["chain"],
             "properties": { "chain": { "type": "array", "minItems": 1, "items": {
@@ -341,9 +365,7 @@ pub(crate) fn service(description: &ServiceDescription) -> Paths {
             "properties": { "action": name },
             "not": { "anyOf": [{ "required": ["chain"] }, { "required": ["method"] }] },
         },
-    ] }));
-    put(&mut paths, "/", "post", call);
-    paths
+    ] })
 }
 
 fn health_at(service: &str) -> Paths {
