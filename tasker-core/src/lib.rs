@@ -20,6 +20,8 @@ pub mod task;
 pub mod testing;
 #[cfg(feature = "quickjs")]
 pub mod vm;
+#[cfg(feature = "quickjs")]
+pub mod wall;
 
 #[cfg(feature = "quickjs")]
 pub use engine::{
@@ -35,6 +37,8 @@ pub use service::{
     Services, UnknownOutcome, service_fn,
 };
 pub use task::{Schema, TaskError, TaskOptions, TaskSource};
+#[cfg(feature = "quickjs")]
+pub use wall::{Wall, WallError};
 pub use tasker_adaptor as adaptor;
 pub use tasker_adaptor::{
     BlockedReason, Cancelled, Failure, Json, LogCursor, LogLevel, LogLine, MemoryStorage, Outcome,
