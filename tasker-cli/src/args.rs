@@ -59,12 +59,34 @@ pub struct Global {
     /// The database: sqlite:FILE or postgres://… [default: sqlite:tasker.db]
     #[arg(long, global = true, value_name = "URL")]
     pub database: Option<String>,
+    /// What stands between tasks and this process: confined child processes, or nothing but the limits of a frame, for code that
+    /// you would review [default on Linux: process]
+    #[arg(long, global = true, value_enum)]
+    pub wall: Option<WallKind>,
     /// Answers in JSON on standard output, one value, or one a line for lists that go on.
     #[arg(long, global = true)]
     pub json: bool,
     /// Logs in detail on standard error.
     #[arg(long, global = true)]
     pub debug: bool,
+}
+
+/// What stands between tasks and this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WallKind {
+    /// VMs in confined child processes: for code by strangers.
+    Process,
+    /// VMs on threads of this process.
+    InProcess,
+}
+
+impl std::fmt::Display for WallKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Process => "process",
+            Self::InProcess => "in-process",
+        })
+    }
 }
 
 /// The commands.

@@ -67,6 +67,15 @@ const KNOWN: &[Known] = &[
     open("tasks", &["TASKS_DIRECTORY"], Some("tasks")),
     open("services", &["TASKER_SERVICES_DIR"], Some("services")),
     open(
+        "wall",
+        &["TASKER_WALL"],
+        Some(if cfg!(target_os = "linux") {
+            "process"
+        } else {
+            "in-process"
+        }),
+    ),
+    open(
         "environment",
         &["TASKER_ENV", "DENO_ENV"],
         Some("development"),

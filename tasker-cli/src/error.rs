@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use tasker_core::service::{ServiceError, ServicesError};
+use tasker_core::wall::WallError;
 use tasker_core::{
     BlockedReason, EngineError, Failure, RunError, StorageError, TaskError, TaskRunId,
 };
@@ -52,6 +53,11 @@ pub enum CliError {
         #[source]
         source: StorageError,
     },
+    /// The wall could not be put up.
+    #[error(
+        "{0}\n  for code that you would review: --wall in-process (or TASKER_WALL=in-process), which does without child processes"
+    )]
+    Wall(#[source] WallError),
     /// A task that cannot be published.
     #[error(transparent)]
     Task(#[from] TaskError),

@@ -7,7 +7,8 @@ use tasker_adaptor_postgres::PostgresStorage;
 use tasker_adaptor_sqlite::SqliteStorage;
 use tasker_core::adaptor::KeyStore;
 use tasker_core::service::ServiceError;
-use tasker_core::{Engine, EngineBuilder, Limits, Storage, StorageError};
+use tasker_core::wall::Wall;
+use tasker_core::{Engine, EngineBuilder, EngineError, Limits, Storage, StorageError};
 use tasker_proxies::Secret;
 use tasker_proxies::gapi::{Gapi, GapiOptions};
 use tasker_proxies::http::{EgressRule, Http};
@@ -123,7 +124,9 @@ pub(crate) fn builder(
     storage: Arc<dyn Storage>,
     peers: &[Peer],
 ) -> Result<EngineBuilder, CliError> {
-    let mut builder = Engine::builder().shared_storage(Arc::clone(&storage));
+    let mut builder = Engine::builder()
+        .shared_storage(Arc::clone(&storage))
+        .wall(wall(config)?);
     let elsewhere = |name: &str| peers.iter().any(|peer| peer.name == name);
     if !elsewhere("keystore") {
         builder = builder.private_service(keystore(config, storage)?);
@@ -156,6 +159,23 @@ pub(crate) fn builder(
         };
     }
     Ok(builder)
+}
+
+/// What stands between tasks and this process.
+fn wall(config: &Config) -> Result<Wall, CliError> {
+    match config.text("wall") {
+        "process" => Ok(Wall::process()),
+        "in-process" => Ok(Wall::in_process()),
+        _ => Err(config.wrong("wall", "is no wall; walls are process and in-process")),
+    }
+}
+
+/// Starts an engine.
+pub(crate) async fn start(builder: EngineBuilder) -> Result<Engine, CliError> {
+    builder.start().await.map_err(|error| match error {
+        EngineError::Wall(error) => CliError::Wall(error),
+        error => error.into(),
+    })
 }
 
 /// Services in other processes: those of the environment, then those that servers of the folder list. Of the built-in ones

@@ -43,6 +43,7 @@ async fn start(cli: Cli, output: Output) -> Result<(), CliError> {
         std::env::current_dir().map_err(CliError::io("the working directory could not be read"))?;
     let mut layers = Layers::read(&dir)?;
     layers.flag("--database", "database", cli.global.database.as_ref());
+    layers.flag("--wall", "wall", cli.global.wall);
     if let Command::Serve(serve) = &cli.command {
         layers.flag("--port", "serve.port", serve.port);
         layers.flag("--bind", "serve.bind", serve.bind.as_ref());

@@ -6,6 +6,8 @@ use tasker_cli::args::{self, Command};
 use tasker_cli::become_service;
 
 fn main() -> ExitCode {
+    // First of all: this program is also the one that runs in its own sandbox processes.
+    tasker_core::wall::child_main();
     let cli = match args::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),

@@ -56,7 +56,7 @@ impl Here {
 
     /// An engine that works.
     pub(crate) async fn worker(&self) -> Result<Engine, CliError> {
-        Ok(self.builder().await?.start().await?)
+        host::start(self.builder().await?).await
     }
 }
 

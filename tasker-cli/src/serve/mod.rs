@@ -36,7 +36,7 @@ pub(crate) async fn perform(here: Here, args: &Serve) -> Result<(), CliError> {
     let storage = host::storage(&server.here.config).await?;
     let build = || server.builder(Arc::clone(&storage));
     let engine = match args.drive {
-        DriveBy::Engine => build()?.start().await?,
+        DriveBy::Engine => host::start(build()?).await?,
         DriveBy::Post => build()?.client().await?,
     };
     let has_token = server.options.token.is_some();
@@ -50,7 +50,7 @@ pub(crate) async fn perform(here: Here, args: &Serve) -> Result<(), CliError> {
         // Whatever it takes up it lays down again at once, so that any process can take the next step.
         let builder = build()?.drive(Drive::Manual).threads(1).park_always(true);
         let name = format!("{}-{}", server.name(PROCESSOR), std::process::id());
-        Some(builder.worker_name(name).start().await?)
+        Some(host::start(builder.worker_name(name)).await?)
     } else {
         None
     };

@@ -10,6 +10,7 @@ mod kills;
 mod openapi;
 mod reference;
 mod resume;
+mod wall;
 
 /// Where programs are found: the services of a folder need one.
 fn path() -> String {
