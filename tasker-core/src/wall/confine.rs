@@ -8,7 +8,7 @@
     target_os = "linux",
     expect(
         unsafe_code,
-        reason = "closing descriptors that nobody here owns is the point; one call, with its argument"
+        reason = "descriptors that nobody here owns are closed, and counted; each call with its argument"
     )
 )]
 
@@ -121,6 +121,9 @@ pub(super) fn close_in(orders: Orders, pipes: &Pipes) -> Result<Vec<String>, Str
         set_parent_process_death_signal, setsid,
     };
 
+    if std::env::vars_os().next().is_some() {
+        return Err("it was given an environment".to_owned());
+    }
     let cannot = |what: &'static str| move |error| format!("it cannot {what}: {error}");
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(cannot("die with its parent"))?;
     // The parent may have died before it was asked for.
@@ -164,6 +167,18 @@ fn close_all_but(pipes: &Pipes) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The descriptors below `end` that are open: for [`super::probe`].
+#[cfg(target_os = "linux")]
+pub(super) fn descriptors(end: u32) -> Vec<u32> {
+    (0..end)
+        .filter(|number| {
+            // SAFETY: asks for a flag of a number that may be no descriptor; changes nothing.
+            let flags = unsafe { libc::fcntl(number.cast_signed(), libc::F_GETFD) };
+            flags >= 0
+        })
+        .collect()
 }
 
 /// Landlock without a rule: nothing may be opened, made or run, nothing connected or bound, no other process be signalled.

@@ -18,13 +18,20 @@ mod child;
 mod codec;
 #[cfg(feature = "process-wall")]
 mod confine;
+#[cfg(all(feature = "process-wall", target_os = "linux"))]
+mod probe;
 #[cfg(feature = "process-wall")]
 pub(crate) mod process;
+#[cfg(all(test, feature = "process-wall"))]
+mod tests;
 #[cfg(feature = "process-wall")]
 mod wire;
 
 #[cfg(feature = "process-wall")]
 pub use child::child_main;
+#[cfg(all(feature = "process-wall", target_os = "linux"))]
+#[doc(hidden)]
+pub use probe::probe_main;
 
 use std::path::PathBuf;
 

@@ -499,7 +499,8 @@ impl Home {
             let believed = state.ledger.check(answer).map_err(End::Garbled)?;
             state.answers += 1;
             if let Believed::Report(report) = believed {
-                if let Some(frame) = frame {
+                // A replay only leads back to the turn that it is suspected of.
+                if let (Some(frame), VmDid::Turned(_)) = (frame, &report.what) {
                     self.suspects.acquit(&frame);
                 }
                 reports.push(report);
