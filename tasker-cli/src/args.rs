@@ -412,7 +412,7 @@ pub struct Serve {
     /// Publishes tasks of the folder again as their files change.
     #[arg(long)]
     pub watch: bool,
-    /// Web pages of these origins are answered, with commas: https://app.example.com [default: none]
+    /// Web pages of these origins are answered, each as scheme://host:port, with commas [default: none]
     #[arg(long, value_name = "ORIGINS", value_delimiter = ',')]
     pub cors_origins: Vec<String>,
     /// Accepted for the sake of older scripts: there is no runtime to choose.

@@ -86,12 +86,8 @@ fn asking(
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(query);
     }
-    let said: Asking = answer::body(Ok(bytes))?.to().map_err(|error| {
-        ServiceError::validation(format!(
-            r#"the body cannot be read ({error}); send {{"action":"…"}}; there are {}"#,
-            ACTIONS.join(", ")
-        ))
-    })?;
+    let form = format!(r#"send {{"action":"…"}}; there are {}"#, ACTIONS.join(", "));
+    let said: Asking = answer::of_form(&answer::body(Ok(bytes))?, &form)?;
     Ok(Asking {
         action: said.action.or(query.action),
         customer: said.customer.or(query.customer),

@@ -6,6 +6,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tasker_core::service::wire::{Envelope, Metadata};
 use tasker_core::{Clock, EngineError, Json, ServiceError, StorageError, SystemClock, Timestamp};
 use uuid::Uuid;
@@ -112,6 +113,16 @@ pub(super) fn body(body: Result<Bytes, BytesRejection>) -> Result<Json, ServiceE
     let text = String::from_utf8(bytes.into())
         .map_err(|_| ServiceError::validation("the body is not UTF-8; send JSON"))?;
     Json::parse(text).map_err(|error| ServiceError::validation(format!("the body is {error}")))
+}
+
+/// What a body says, or why it is not of this form.
+pub(super) fn of_form<T: DeserializeOwned>(body: &Json, form: &str) -> Result<T, ServiceError> {
+    body.to().map_err(|error| {
+        // The text is JSON already; what is wrong with it stands in the cause.
+        let why = std::error::Error::source(&error);
+        let why = why.map_or_else(|| error.to_string(), ToString::to_string);
+        ServiceError::validation(format!("the body is not as expected: {why}; {form}"))
+    })
 }
 
 /// An error of the engine as an answer.

@@ -281,9 +281,7 @@ async fn go_on(State(shop): State<Shop>, asked: Asked, body: &Json) -> Response 
 }
 
 fn parse(body: &Json) -> Result<Body, ServiceError> {
-    body.to().map_err(|error| {
-        ServiceError::validation(format!("the body cannot be read ({error}); {FORM}"))
-    })
+    answer::of_form(body, FORM)
 }
 
 /// Task code runs on a thread that may be busy.

@@ -9,7 +9,7 @@ use tasker_core::{
     Engine, EngineError, Json, Outcome, ServiceError, StackKind, StackRunId, TraceNode,
 };
 
-use super::answer::of_engine;
+use super::answer::{self, of_engine};
 use super::executor::{ExternalError, outcome, present};
 
 /// The body; what it does not name is passed over.
@@ -46,9 +46,7 @@ pub(super) fn of_body(body: &Json) -> Option<Result<ByRun, ServiceError>> {
     if peek.stack_run_id.is_none() || peek.vm_state.is_some() {
         return None;
     }
-    Some(body.to().map_err(|error| {
-        ServiceError::validation(format!("the body cannot be read ({error}); {FORM}"))
-    }))
+    Some(answer::of_form(body, FORM))
 }
 
 /// Settles the call, and says how its frame is then.

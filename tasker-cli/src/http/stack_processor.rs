@@ -39,9 +39,7 @@ async fn process(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let result: Result<Value, ServiceError> = async {
-        let body: Body = answer::body(body)?.to().map_err(|error| {
-            ServiceError::validation(format!("the body cannot be read ({error}); {FORMS}"))
-        })?;
+        let body: Body = answer::of_form(&answer::body(body)?, FORMS)?;
         match (body.stack_run_id, body.trigger.as_deref()) {
             (Some(_), Some(_)) => Err(ServiceError::validation(format!(
                 "the body asks for two things at once; {FORMS}"

@@ -36,6 +36,8 @@ const WAIT_SECS: u64 = 30;
 /// How often an event stream looks for news.
 const LOOK: Duration = Duration::from_millis(100);
 
+const FORM: &str = r#"send {"taskName":"…","input":{…}} or {"task_identifier":"…","input":{…}}"#;
+
 #[derive(Clone)]
 struct Shop {
     engine: Engine,
@@ -177,11 +179,7 @@ async fn submit(
         Question::of(questions)?.wait.as_deref(),
         shop.options.longest_wait_secs,
     )?;
-    let body: Execute = answer::body(body)?.to().map_err(|error| {
-        ServiceError::validation(format!(
-            r#"the body cannot be read ({error}); send {{"taskName":"…","input":{{…}}}} or {{"task_identifier":"…","input":{{…}}}}"#
-        ))
-    })?;
+    let body: Execute = answer::of_form(&answer::body(body)?, FORM)?;
     let input = body
         .input
         .map_or_else(|| "{}".to_owned(), |input| input.text().to_owned());
