@@ -37,11 +37,11 @@ pub use service::{
     Services, UnknownOutcome, service_fn,
 };
 pub use task::{Schema, TaskError, TaskOptions, TaskSource};
-#[cfg(feature = "quickjs")]
-pub use wall::{Wall, WallError};
 pub use tasker_adaptor as adaptor;
 pub use tasker_adaptor::{
     BlockedReason, Cancelled, Failure, Json, LogCursor, LogLevel, LogLine, MemoryStorage, Outcome,
     Published, RunFilter, RunStatus, StackKind, StackRunId, StackStatus, Storage, StorageError,
     TaskName, TaskRun, TaskRunId, TaskVersion, Timestamp, UnblockDecision,
 };
+#[cfg(feature = "quickjs")]
+pub use wall::{Wall, WallError};

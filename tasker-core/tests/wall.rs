@@ -45,10 +45,11 @@ fn sandboxes_of(parent: u32) -> Vec<u32> {
     processes
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|id: &u32| {
-            stat(*id).is_some_and(|stat| {
-                stat[0] != "Z" && stat[1] == parent.to_string()
-            }) && std::fs::read(format!("/proc/{id}/cmdline"))
-                .is_ok_and(|line| line.windows(21).any(|part| part == b"tasker-sandbox-child\0"))
+            stat(*id).is_some_and(|stat| stat[0] != "Z" && stat[1] == parent.to_string())
+                && std::fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|line| {
+                    line.windows(21)
+                        .any(|part| part == b"tasker-sandbox-child\0")
+                })
         })
         .collect()
 }
@@ -188,7 +189,10 @@ impl Killed {
 
     /// Waits until the sandbox has worked for a while since it answered the last call, and kills it.
     async fn kill_at_work(&self, calls: usize) {
-        until("the call was asked", || self.stub.performed("echo") >= calls).await;
+        until("the call was asked", || {
+            self.stub.performed("echo") >= calls
+        })
+        .await;
         let sandbox = the_sandbox().await;
         let before = cpu(sandbox);
         until("the turn is under way", || cpu(sandbox) > before + 5).await;
@@ -204,9 +208,10 @@ async fn a_sandbox_killed_between_turns_costs_nothing() {
     let waiting = test.waiting(5).await;
     let sandbox = the_sandbox().await;
     kill(sandbox);
-    until("another takes its place", || {
-        matches!(*sandboxes_of(std::process::id()), [other] if other != sandbox)
-    })
+    until(
+        "another takes its place",
+        || matches!(*sandboxes_of(std::process::id()), [other] if other != sandbox),
+    )
     .await;
     test.all_pass(waiting).await;
     assert_eq!(test.stub.performed("echo"), 5, "a call was made twice");
@@ -277,12 +282,44 @@ async fn turns_stuck_in_native_code_end_in_time_and_alone() {
     test.all_pass(waiting).await;
 }
 
+#[tokio::test]
+async fn a_sandbox_without_memory_is_replaced_and_blames_no_small_frame() {
+    let _alone = alone().await;
+    let limits = Limits {
+        memory_bytes: 1 << 30,
+        ..Limits::default()
+    };
+    let engine = Engine::builder()
+        .storage(MemoryStorage::new())
+        .limits(limits)
+        .wall(wall().memory_bytes(256 << 20))
+        .start()
+        .await
+        .unwrap();
+    engine
+        .publish("module.exports = async function grows() { const all = []; for (;;) all.push('x'.repeat(1 << 20) + all.length) }")
+        .await
+        .unwrap();
+    engine
+        .publish("module.exports = async function nothing() { return 'fine' }")
+        .await
+        .unwrap();
+    let grows = engine.submit("grows", &()).await.unwrap();
+    let Err(RunError::Failed(failure)) = result(&grows).await else {
+        panic!("it grew beyond its sandbox");
+    };
+    assert!(failure.message.contains("no more memory"), "{failure}");
+    let fine = engine.submit("nothing", &()).await.unwrap();
+    assert_eq!(result(&fine).await.unwrap(), json!("fine"));
+}
+
 /// An engine whose sandbox is a shell script that has said what a ready child says and then does this.
 async fn lying(folder: &Path, script: &str) -> Result<Engine, EngineError> {
     let version = env!("CARGO_PKG_VERSION");
     let (length, text) = (version.len() + 4, version.len());
     let program = folder.join("liar");
-    let ready = format!("printf '\\{length:03o}\\0\\0\\0\\0\\0\\0\\0\\001\\001\\{text:03o}{version}\\000'");
+    let ready =
+        format!("printf '\\{length:03o}\\0\\0\\0\\0\\0\\0\\0\\001\\001\\{text:03o}{version}\\000'");
     let mut file = std::fs::File::create(&program).unwrap();
     write!(file, "#!/bin/sh\nPATH=/usr/bin:/bin\n{ready}\n{script}\n").unwrap();
     drop(file);
@@ -339,14 +376,13 @@ async fn a_sandbox_that_lies_is_not_believed() {
         ),
         // VM 1: completed with `{`.
         (
-            format!("{reads} '\\010\\0\\0\\0\\0\\0\\0\\0\\002\\001\\0\\0\\0\\002\\001{{'; sleep 100"),
+            format!(
+                "{reads} '\\010\\0\\0\\0\\0\\0\\0\\0\\002\\001\\0\\0\\0\\002\\001{{'; sleep 100"
+            ),
             "a payload is not JSON",
         ),
         ("head -c 1 >/dev/null; exit 3".to_owned(), "exit status: 3"),
-        (
-            "head -c 1 >/dev/null; kill -SEGV $$".to_owned(),
-            "SIGSEGV",
-        ),
+        ("head -c 1 >/dev/null; kill -SEGV $$".to_owned(), "SIGSEGV"),
     ] {
         let engine = lying(folder.path(), &script).await.unwrap();
         engine
@@ -426,7 +462,10 @@ fn said(output: &Output) -> String {
 #[test]
 fn what_is_not_allowed_ends_the_process() {
     const SIGSYS: i32 = 31;
-    assert!(said(&probe("none")).starts_with("done"), "the filter is too tight");
+    assert!(
+        said(&probe("none")).starts_with("done"),
+        "the filter is too tight"
+    );
     for what in ["exec", "fork", "kill", "mkdir", "prctl", "socket", "thread"] {
         let output = probe(what);
         assert_eq!(output.status.signal(), Some(SIGSYS), "{what}: {output:?}");
@@ -450,7 +489,10 @@ fn behind_the_filter_is_a_second_line() {
         ("fork", "refused"),
     ] {
         let said = said(&probe(&format!("{what} --unsealed")));
-        assert!(said.starts_with("refused") && said.contains(why), "{what}: {said}");
+        assert!(
+            said.starts_with("refused") && said.contains(why),
+            "{what}: {said}"
+        );
     }
 }
 
@@ -516,7 +558,12 @@ async fn a_host_that_is_killed() {
 #[tokio::test]
 async fn sandboxes_die_with_their_host() {
     let mut host = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_host_that_is_killed", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "a_host_that_is_killed",
+            "--ignored",
+            "--nocapture",
+        ])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

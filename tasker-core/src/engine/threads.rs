@@ -11,12 +11,12 @@ use super::clock::EngineClock;
 use super::core::Message;
 use crate::limits::{Limit, Limits};
 use crate::run::History;
+use crate::vm::{BytecodeCache, VmDeliver, VmPool, VmStart};
 #[cfg(feature = "process-wall")]
 use crate::wall::process::ProcessHomes;
 use crate::wall::worker::{VmCommand, Watched, Worker, thread_stack};
 pub(crate) use crate::wall::worker::{VmDid, VmKey, VmReport};
 use crate::wall::{Wall, WallError};
-use crate::vm::{BytecodeCache, VmDeliver, VmPool, VmStart};
 
 /// Realms that each home keeps ready.
 const PREPARED: usize = 2;
@@ -42,6 +42,13 @@ enum Homes {
 
 impl VmThreads {
     /// Starts the homes behind `wall`; reports go to `reports`.
+    #[cfg_attr(
+        not(feature = "process-wall"),
+        expect(
+            clippy::unused_async,
+            reason = "threads are there at once, children are not"
+        )
+    )]
     pub(crate) async fn start(
         wall: &Wall,
         threads: usize,

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tasker_adaptor::{
-    BlockedReason, Epoch, Failure, FrameNext, Json, LogLevel, LogLine, MadeKind, NewStackRun, StackRunId,
-    StorageError, TaskName, Timestamp,
+    BlockedReason, Epoch, Failure, FrameNext, Json, LogLevel, LogLine, MadeKind, NewStackRun,
+    StackRunId, StorageError, TaskName, Timestamp,
 };
 
 use super::core::{Core, Message};

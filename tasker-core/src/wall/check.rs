@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tasker_adaptor::{BlockedReason, CallSeq, Json, Timestamp};
 
-use super::codec::Answer;
+use super::answers::Answer;
 use super::wire::Garbled;
 use super::worker::{VmCommand, VmDid, VmKey, VmReport};
 use crate::limits::{Limits, check_payload};
@@ -73,6 +73,10 @@ enum What {
 
 /// An answer that is believed.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are reports, and moving one is cheaper than a box"
+)]
 pub(crate) enum Believed {
     Report(VmReport),
     /// A replay goes on.
@@ -106,9 +110,9 @@ impl Ledger {
                 self.asked.push_back(Asked {
                     key: *key,
                     time: start.time,
-                    what: history.as_ref().map_or(What::First, |history| {
-                        What::Replay(history.turns().len())
-                    }),
+                    what: history
+                        .as_ref()
+                        .map_or(What::First, |history| What::Replay(history.turns().len())),
                 });
                 true
             }
@@ -266,7 +270,9 @@ impl Known {
                 || line.message.len() > room
                 || data > limits.log_line_bytes
             {
-                return Err(Garbled("it writes more lines, or longer ones, than its limit"));
+                return Err(Garbled(
+                    "it writes more lines, or longer ones, than its limit",
+                ));
             }
         }
         match &turn.end {

@@ -310,7 +310,10 @@ fn allowed(pipes: &Pipes) -> Result<Rules, seccompiler::BackendError> {
     // Memory of its own that is never code.
     rules.insert(
         libc::SYS_mmap,
-        vec![SeccompRule::new(vec![is(2, exec, 0)?, is(3, kind, private)?])?],
+        vec![SeccompRule::new(vec![
+            is(2, exec, 0)?,
+            is(3, kind, private)?,
+        ])?],
     );
     rules.insert(
         libc::SYS_mprotect,

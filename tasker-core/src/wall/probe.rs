@@ -9,7 +9,8 @@ use super::child::Orders;
 use super::confine::{self, Pipes};
 
 /// What `--probe` takes.
-const PROBES: &str = "descriptors, exec, fork, kill, mkdir, none, open, prctl, read, socket, thread";
+const PROBES: &str =
+    "descriptors, exec, fork, kill, mkdir, none, open, prctl, read, socket, thread";
 
 /// Carries out `--probe NAME [--unsealed]`, if that is what this program was started with, and ends.
 #[doc(hidden)]
@@ -60,10 +61,10 @@ fn probe(name: &str, seal: bool) -> Result<Never, String> {
         "kill" => rustix::process::test_kill_process(parent).map_err(Into::into),
         "mkdir" => std::fs::create_dir("/tmp/tasker-sandbox-probe"),
         "open" => std::fs::File::open("/etc/passwd").map(drop),
-        "prctl" => rustix::process::set_dumpable_behavior(
-            rustix::process::DumpableBehavior::Dumpable,
-        )
-        .map_err(Into::into),
+        "prctl" => {
+            rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)
+                .map_err(Into::into)
+        }
         "read" => std::fs::read_dir("/proc/self/fd").map(drop),
         "socket" => std::net::UdpSocket::bind("127.0.0.1:0").map(drop),
         "thread" => std::thread::Builder::new().spawn(|| ()).map(drop),

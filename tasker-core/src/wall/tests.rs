@@ -1,5 +1,7 @@
 //! Commands and answers across the pipe, honest and not.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -9,17 +11,19 @@ use tasker_adaptor::{
     TaskName, TaskVersion, Timestamp,
 };
 
+use super::answers::{Answer, read_answer, write_report};
 use super::check::{Believed, Ledger, max_answer};
-use super::codec::{
-    Answer, CommandReader, CommandWriter, LENGTH, read_answer, split, write_report,
-};
+use super::codec::{LENGTH, split};
+use super::commands::{CommandReader, CommandWriter};
 use super::wire::{Garbled, Output};
 use super::worker::{VmCommand, VmDid, VmKey, VmReport, Watched, Worker};
 use crate::limits::Limits;
 use crate::run::{History, RecordedTurn};
 use crate::service::ServiceStyle;
 use crate::task::{Module, ModuleFormat, Program};
-use crate::vm::{BytecodeCache, Made, RunInfo, ToolNames, Turn, TurnEnd, VmDeliver, VmPool, VmStart};
+use crate::vm::{
+    BytecodeCache, Made, RunInfo, ToolNames, Turn, TurnEnd, VmDeliver, VmPool, VmStart,
+};
 
 const SOURCE: &str = "module.exports = async function (input, context) {
     const { tools } = context;
@@ -138,7 +142,11 @@ fn recorded(args: &str) -> History {
             (StackKind::Call, record("svc", "step", args)),
             (
                 StackKind::Call,
-                record("db", "from().select().eq()", "[[\"t\"],[\"*\"],[\"id\",\"one\"]]"),
+                record(
+                    "db",
+                    "from().select().eq()",
+                    "[[\"t\"],[\"*\"],[\"id\",\"one\"]]",
+                ),
             ),
         ],
         vec![RecordedTurn {
@@ -222,11 +230,20 @@ fn what_a_child_does_is_what_the_host_believes() {
         same(here, there);
         same(here, believed);
     }
-    assert!(matches!(&believed[4].what, VmDid::Turned(turn) if matches!(&turn.end, TurnEnd::Failed(failure) if failure.cause.is_some())));
-    assert!(matches!(believed[5].what, VmDid::Replayed), "{:?}", believed[5]);
+    assert!(
+        matches!(&believed[4].what, VmDid::Turned(turn) if matches!(&turn.end, TurnEnd::Failed(failure) if failure.cause.is_some()))
+    );
+    assert!(
+        matches!(believed[5].what, VmDid::Replayed),
+        "{:?}",
+        believed[5]
+    );
     assert!(matches!(
         &believed[6].what,
-        VmDid::Diverged(BlockedReason::Diverged { seq: CallSeq(2), .. })
+        VmDid::Diverged(BlockedReason::Diverged {
+            seq: CallSeq(2),
+            ..
+        })
     ));
 }
 
