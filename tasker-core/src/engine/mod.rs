@@ -18,6 +18,7 @@ mod options;
 mod parking;
 mod programs;
 mod publish;
+mod settle;
 mod submit;
 mod threads;
 mod trace;
@@ -39,6 +40,7 @@ pub use handle::RunHandle;
 pub use manual::Processed;
 pub use options::Drive;
 pub use publish::{Publish, PublishedTask};
+pub use settle::SettledCall;
 pub use submit::Submit;
 pub use trace::{Trace, TraceNode};
 
