@@ -446,6 +446,12 @@ impl Core {
         if let Some(draining) = &self.draining {
             next = next.min(draining.until_ms);
         }
+        if self.active() > 0 {
+            // A turn that begins after this is looked for once its guard could have passed.
+            let wall_ms = self.shared.options.limits.turn_wall_ms;
+            let guard = mono.saturating_add(i64::try_from(wall_ms).unwrap_or(i64::MAX));
+            next = next.min(self.threads.next_watch_ms(wall_ms).unwrap_or(guard));
+        }
         next
     }
 

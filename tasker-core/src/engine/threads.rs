@@ -1,17 +1,17 @@
 //! The threads that own VMs. Each frame stays on its thread while it is hot.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use tasker_adaptor::{BlockedReason, CallSeq, Timestamp};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::background::OsThread;
 use super::clock::EngineClock;
 use super::core::Message;
 use crate::run::{Attempted, Divergence, History};
-use crate::vm::{BytecodeCache, Made, Turn, TurnEnd, Vm, VmDeliver, VmPool, VmStart};
+use crate::vm::{BytecodeCache, Made, Stopper, Turn, TurnEnd, Vm, VmDeliver, VmPool, VmStart};
 
 /// Names one VM for ever: a counter of this engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,15 +58,16 @@ struct Running {
     key: VmKey,
     /// On the monotonic clock.
     since_ms: i64,
-    interrupt: Arc<AtomicBool>,
+    stopper: Stopper,
+    stopped: bool,
 }
 
 /// What a VM thread is doing now.
 type Doing = Arc<Mutex<Option<Running>>>;
 
-/// How long after the interrupt a turn may go on before its thread is given up, in milliseconds:
-/// it is stuck in a native operation that never asks.
-const GRACE_MS: i64 = 1_000;
+/// How long after it was stopped a turn may go on before its thread is given up, in milliseconds:
+/// it is stuck in a native operation that never asks. Short, for the other frames of the thread wait meanwhile.
+const GRACE_MS: i64 = 300;
 
 /// A thread that was given up.
 pub(crate) struct GivenUp {
@@ -98,7 +99,14 @@ struct VmThread {
     /// Frames that live here.
     load: usize,
     doing: Doing,
+    os_thread: OsThread,
     handle: Option<JoinHandle<()>>,
+}
+
+impl VmThread {
+    fn doing(&self) -> MutexGuard<'_, Option<Running>> {
+        self.doing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// JavaScript stack is at most 16 MiB; the thread has room for it and 2 MiB more for the host side.
@@ -110,12 +118,14 @@ impl Settings {
     fn spawn(&self, n: usize) -> std::io::Result<VmThread> {
         let (commands, inbox) = mpsc::channel();
         let doing = Doing::default();
+        let os_thread = OsThread::default();
         let worker = VmWorker {
             inbox,
             reports: self.reports.clone(),
             pool_of: (Arc::clone(&self.cache), self.prepared),
             doing: Arc::clone(&doing),
             clock: self.clock.clone(),
+            os_thread: os_thread.clone(),
         };
         let handle = std::thread::Builder::new()
             .name(format!("tasker-vm-{n}"))
@@ -125,6 +135,7 @@ impl Settings {
             commands,
             load: 0,
             doing,
+            os_thread,
             handle: Some(handle),
         })
     }
@@ -157,29 +168,47 @@ impl VmThreads {
         })
     }
 
-    /// Interrupts turns that have outlived their wall-clock guard, and gives up threads that do not answer to that.
+    /// When [`VmThreads::watch`] has to look next, on the monotonic clock, as far as turns are under way.
+    pub(crate) fn next_watch_ms(&self, wall_ms: u64) -> Option<i64> {
+        let wall_ms = i64::try_from(wall_ms).unwrap_or(i64::MAX);
+        let due = self.threads.iter().filter_map(|thread| {
+            let doing = thread.doing();
+            let running = doing.as_ref()?;
+            let grace = if running.stopped { GRACE_MS } else { 0 };
+            Some(
+                running
+                    .since_ms
+                    .saturating_add(wall_ms)
+                    .saturating_add(grace),
+            )
+        });
+        due.min()
+    }
+
+    /// Stops turns that have outlived their wall-clock guard, and gives up threads that do not answer to that.
     pub(crate) fn watch(&mut self, wall_ms: u64) -> Vec<GivenUp> {
         let now = self.settings.clock.monotonic_ms();
         let mut given_up = Vec::new();
         for home in 0..self.threads.len() {
             let stuck = {
-                let doing = self.threads[home]
-                    .doing
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                let Some(running) = &*doing else { continue };
+                let mut doing = self.threads[home].doing();
+                let Some(running) = &mut *doing else { continue };
                 let over = now - running.since_ms - i64::try_from(wall_ms).unwrap_or(i64::MAX);
                 if over < 0 {
                     continue;
                 }
-                running.interrupt.store(true, Ordering::Relaxed);
+                if !running.stopped {
+                    running.stopper.stop();
+                    running.stopped = true;
+                }
                 (over >= GRACE_MS).then_some(running.key)
             };
             if let Some(guilty) = stuck
                 && let Ok(fresh) = self.settings.spawn(home)
             {
                 // The old thread ends by itself when its native operation does: its channel is closed.
-                self.threads[home] = fresh;
+                let old = std::mem::replace(&mut self.threads[home], fresh);
+                old.os_thread.into_background();
                 let others: Vec<VmKey> = self
                     .homes
                     .iter()
@@ -266,10 +295,12 @@ struct VmWorker {
     pool_of: (Arc<BytecodeCache>, usize),
     doing: Doing,
     clock: EngineClock,
+    os_thread: OsThread,
 }
 
 impl VmWorker {
     fn run(self) {
+        self.os_thread.is_here();
         let mut pool = VmPool::new(Arc::clone(&self.pool_of.0), self.pool_of.1);
         let mut vms: HashMap<VmKey, Vm> = HashMap::new();
         while let Some(command) = self.next(&mut pool) {
@@ -279,7 +310,7 @@ impl VmWorker {
                     start,
                     history,
                 } => {
-                    self.begins(key, pool.next_interrupt());
+                    self.begins(key, pool.next_stopper());
                     let (mut vm, turn) = pool.start(&start);
                     let what = match history {
                         None => VmDid::Turned(turn),
@@ -295,7 +326,7 @@ impl VmWorker {
                     let Some(vm) = vms.get_mut(&key) else {
                         continue;
                     };
-                    self.begins(key, vm.interrupt());
+                    self.begins(key, vm.stopper());
                     (key, deliver.time, VmDid::Turned(vm.deliver(&deliver)))
                 }
                 VmCommand::Drop { key } => {
@@ -330,11 +361,12 @@ impl VmWorker {
         }
     }
 
-    fn begins(&self, key: VmKey, interrupt: Arc<AtomicBool>) {
+    fn begins(&self, key: VmKey, stopper: Stopper) {
         let running = Running {
             key,
             since_ms: self.clock.monotonic_ms(),
-            interrupt,
+            stopper,
+            stopped: false,
         };
         *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
     }

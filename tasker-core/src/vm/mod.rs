@@ -29,3 +29,4 @@ pub use compile::check_program;
 pub use frame::Vm;
 pub use message::{Made, RunInfo, ToolNames, Turn, TurnEnd, VmDeliver, VmStart};
 pub use pool::VmPool;
+pub use raw::Stopper;
