@@ -1,0 +1,2 @@
+// ends: completed true
+return Object.getPrototypeOf(tools.svc) === Object.prototype && Object.getPrototypeOf(tools.svc.m) === Function.prototype;

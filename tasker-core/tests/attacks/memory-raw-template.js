@@ -1,0 +1,2 @@
+// ends: memory
+return String.raw({ raw: { length: 2 ** 53 - 1 } }).length;
