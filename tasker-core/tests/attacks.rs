@@ -1,5 +1,6 @@
 //! Hostile scripts (`tests/attacks/*.js`), each with its expected end on the first line:
 //! `// ends: cpu | memory | stack | error NAME [CODE] | completed VALUE`, written before the script was first run.
+//! `error Refused`: it was not published, and the reason is not its syntax.
 //!
 //! Each runs as the body of a task function on an engine that runs a normal task right after it. All run on one wall: the one that
 //! the variable `TASKER_TEST_WALL` names, `in-process` unless it says otherwise.
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tasker_core::limits::Limits;
-use tasker_core::task::TaskSource;
+use tasker_core::task::{TaskError, TaskSource};
 use tasker_core::{Engine, EngineError, Failure, MemoryStorage, RunError, service_fn};
 
 /// How long a script may take in all, the wait for a loaded machine included.
@@ -52,6 +53,8 @@ async fn a_wrong_expectation_is_found() {
 struct Attack {
     name: String,
     expected: String,
+    /// Where the end is the limit on CPU, its guard is short; elsewhere it only must not come first on a loaded machine.
+    is_cpu: bool,
     body: String,
 }
 
@@ -69,6 +72,7 @@ fn attacks() -> Vec<Attack> {
             Attack {
                 name: path.file_name().unwrap().to_string_lossy().into_owned(),
                 expected: expected.to_owned(),
+                is_cpu: expected == "cpu",
                 body: body.to_owned(),
             }
         })
@@ -84,14 +88,12 @@ async fn run(attacks: Vec<Attack>) -> Vec<String> {
     let lanes = (0..2).map(|_| {
         let (attacks, next) = (Arc::clone(&attacks), Arc::clone(&next));
         tokio::spawn(async move {
-            // Where the end is the limit on CPU, its guard is short; elsewhere it only must not come first on a loaded machine.
             let (strict, patient) = (engine(200).await, engine(20_000).await);
             let mut wrong = BTreeMap::new();
             loop {
                 let n = next.fetch_add(1, Ordering::Relaxed);
                 let Some(attack) = attacks.get(n) else { break };
-                let is_cpu = attack.expected == "cpu";
-                let engine = if is_cpu { &strict } else { &patient };
+                let engine = if attack.is_cpu { &strict } else { &patient };
                 if let Err(what) = one(engine, attack).await {
                     wrong.insert(n, format!("  {}: {what}", attack.name));
                 }
@@ -160,12 +162,12 @@ async fn engine(turn_wall_ms: u64) -> Engine {
 /// As the example `attack` wraps it.
 fn task_of(body: &str) -> String {
     format!(
-        "const log = console.log;
-globalThis.print = function print(...values) {{ log(...values); }};
+        "const log = console.log, global = globalThis;
+global.print = function print(...values) {{ log(...values); }};
 module.exports = async function attack(input, context) {{
 const value = await (async function (tools) {{{body}
 }})(context.tools);
-const result = globalThis.__result;
+const result = global.__result;
 return result === undefined ? value : result;
 }};"
     )
@@ -176,7 +178,10 @@ async fn end_of(engine: &Engine, body: &str) -> String {
     let source = TaskSource::file("attack.js", task_of(body)).named("attack");
     match engine.publish_source(source).await {
         Ok(_) => {}
-        Err(EngineError::Task(_)) => return "error SyntaxError".to_owned(),
+        Err(EngineError::Task(TaskError::Syntax { .. } | TaskError::TooDeep { .. })) => {
+            return "error SyntaxError".to_owned();
+        }
+        Err(EngineError::Task(_)) => return "error Refused".to_owned(),
         Err(EngineError::DoesNotCompile { failure, .. }) => return failed(&failure),
         Err(other) => return format!("error of the engine: {other}"),
     }

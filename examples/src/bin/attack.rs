@@ -146,12 +146,12 @@ async fn attack(engine: &Engine, file: &Path, options: &Options) -> Report {
 /// The task whose function has this body. What the body returns is the result, unless it leaves one in `globalThis.__result`.
 fn task_of(body: &str) -> String {
     format!(
-        "const log = console.log;
-globalThis.print = function print(...values) {{ log(...values); }};
+        "const log = console.log, global = globalThis;
+global.print = function print(...values) {{ log(...values); }};
 module.exports = async function attack(input, context) {{
 const value = await (async function (tools) {{{body}
 }})(context.tools);
-const result = globalThis.__result;
+const result = global.__result;
 return result === undefined ? value : result;
 }};"
     )

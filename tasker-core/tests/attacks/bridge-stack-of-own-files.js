@@ -1,2 +1,2 @@
-// ends: completed true
+// ends: completed false
 try { setTimeout('no function'); } catch (e) { return !e.stack.includes('<tasker>'); }

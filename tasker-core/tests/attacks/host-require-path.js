@@ -1,2 +1,2 @@
-// ends: error Error
+// ends: error Refused
 return require('../../../../etc/passwd');

@@ -1,2 +1,2 @@
-// ends: memory
+// ends: cpu
 return String.raw({ raw: { length: 2 ** 53 - 1 } }).length;

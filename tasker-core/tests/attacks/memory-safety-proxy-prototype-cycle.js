@@ -1,4 +1,4 @@
-// ends: completed "ok"
+// ends: cpu
 try {
 const p = new Proxy({}, { getPrototypeOf: () => p });
 Object.setPrototypeOf({}, p);
