@@ -309,6 +309,8 @@ impl Options {
             stack_bytes: self.stack_kb << 10,
             turn_ticks: self.cpu_ms.saturating_mul(TICKS_A_MS),
             turn_wall_ms: self.cpu_ms,
+            run_frames: 1_000,
+            run_calls: 100_000,
             ..Limits::default()
         }
     }

@@ -28,6 +28,7 @@ use super::manual::{ManualRequest, ManualStep};
 use super::options::{Drive, Options};
 use super::programs::Programs;
 use super::threads::{VmKey, VmReport, VmThreads};
+use super::totals::RunTotals;
 use crate::run::Event;
 use crate::service::{ServiceError, Services};
 use crate::vm::ToolNames;
@@ -219,6 +220,8 @@ pub(crate) struct Core {
 
     pub(crate) hot: HashMap<StackRunId, HotFrame>,
     pub(crate) vms: HashMap<VmKey, StackRunId>,
+    /// What the runs that are worked on here have made in all.
+    pub(crate) totals: RunTotals,
     /// Frames that are claimed and not hot yet.
     pub(crate) preparing: HashMap<StackRunId, Lease>,
     pub(crate) calls: HashMap<StackRunId, Asked>,

@@ -21,6 +21,7 @@ mod programs;
 mod publish;
 mod submit;
 mod threads;
+mod totals;
 mod trace;
 mod turns;
 mod writes;
