@@ -42,6 +42,9 @@ pub struct Limits {
     /// Log lines of all frames of a run together. Default 100,000; further lines are dropped with one line that says so.
     /// Counted as [`Limits::run_calls`] is.
     pub run_log_lines: u32,
+    /// Whether task code may make code of text: `eval`, `Function` and its kin. Default true: it reaches no more than the frame that runs
+    /// it. False makes what runs be what was published.
+    pub eval: bool,
     /// Source text of a task with its modules, in bytes. Default 1 MiB. Checked at publish.
     pub source_bytes: usize,
 }
@@ -64,6 +67,7 @@ impl Default for Limits {
             log_line_bytes: 16 << 10,
             log_bytes: 8 << 20,
             run_log_lines: 100_000,
+            eval: true,
             source_bytes: 1 << 20,
         }
     }

@@ -36,6 +36,7 @@ impl std::fmt::Debug for Vm {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct StartData<'a> {
+    eval: bool,
     tools: Vec<&'a str>,
     run: RunData<'a>,
 }
@@ -76,6 +77,7 @@ impl Vm {
     fn begin(&self, ctx: Ctx<'_>, start: &VmStart) -> Result<(), Thrown> {
         let run = &start.run;
         let data = StartData {
+            eval: start.limits.eval,
             tools: start.tools.names().collect(),
             run: RunData {
                 id: &run.id,
