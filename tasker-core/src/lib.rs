@@ -20,6 +20,8 @@ pub mod task;
 pub mod testing;
 #[cfg(feature = "quickjs")]
 pub mod vm;
+#[cfg(feature = "quickjs")]
+pub mod wall;
 
 #[cfg(feature = "quickjs")]
 pub use engine::{
@@ -41,3 +43,5 @@ pub use tasker_adaptor::{
     Published, RunFilter, RunStatus, StackKind, StackRunId, StackStatus, Storage, StorageError,
     TaskName, TaskRun, TaskRunId, TaskVersion, Timestamp, UnblockDecision,
 };
+#[cfg(feature = "quickjs")]
+pub use wall::{Wall, WallError};

@@ -166,7 +166,7 @@ fn code_of_text_can_be_switched_off() {
     let TurnEnd::Completed(Some(made)) = Frame::of(&start).turn.end else {
         panic!("allowed unless switched off")
     };
-    assert_eq!(made.to::<Vec<String>>().unwrap().len(), 11);
+    assert_eq!(made.to::<Vec<String>>().unwrap().len(), 13);
     start.limits = std::sync::Arc::new(tasker_core::limits::Limits {
         eval: false,
         ..tasker_core::limits::Limits::default()

@@ -15,7 +15,7 @@ use tasker_benches::figure::Figure;
 use tasker_benches::figures::{self, Problem, Size};
 
 /// All figures in the order in which they are taken.
-const FIGURES: [&str; 7] = [
+const FIGURES: [&str; 8] = [
     "chain_sqlite",
     "call",
     "latency_sqlite",
@@ -23,6 +23,7 @@ const FIGURES: [&str; 7] = [
     "nested",
     "chain_long_sqlite",
     "waiting",
+    "process_wall",
 ];
 
 #[derive(Parser)]
@@ -39,8 +40,13 @@ struct Options {
     figures: Vec<String>,
 }
 
+fn main() -> ExitCode {
+    tasker_core::wall::child_main();
+    take_figures()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn take_figures() -> ExitCode {
     match report(&Options::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
@@ -80,6 +86,7 @@ async fn take(name: &str, size: Size) -> Result<Figure, Problem> {
         "fan_out_1k" => figures::fan_out_1k(size).await,
         "nested" => figures::nested(size).await,
         "waiting" => figures::waiting(size).await,
+        "process_wall" => figures::process_wall(size).await,
         "call" => tokio::task::spawn_blocking(move || figures::call(size)).await?,
         other => Err(format!("there is no figure {other}").into()),
     }

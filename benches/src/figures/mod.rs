@@ -1,10 +1,12 @@
 //! The figures, one function each.
 
 mod call;
+mod process_wall;
 mod storage;
 mod waiting;
 
 pub use call::{BareLoop, HotVm, call};
+pub use process_wall::process_wall;
 pub use storage::{chain_long_sqlite, chain_sqlite, fan_out_1k, latency_sqlite, nested};
 pub use waiting::waiting;
 

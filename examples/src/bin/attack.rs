@@ -22,7 +22,7 @@ use serde_json::json;
 use tasker_adaptor_sqlite::SqliteStorage;
 use tasker_core::limits::Limits;
 use tasker_core::task::TaskSource;
-use tasker_core::{Engine, EngineError, Failure, RunError, service_fn};
+use tasker_core::{Engine, EngineError, Failure, RunError, Wall, service_fn};
 
 const USAGE: &str = "usage: attack FILE… [--wall in-process|process] [--memory-mb 32] [--stack-kb 512] [--cpu-ms 200] \
     [--wait-ms 10000] [--json]";
@@ -42,21 +42,34 @@ const CANARY_WITHIN: Duration = Duration::from_secs(20);
 /// Interrupt ticks a millisecond of the limit: a tick of the cheapest loop takes some 50 µs.
 const TICKS_A_MS: u64 = 20;
 
-#[tokio::main]
-async fn main() {
+/// A plain `main`: on the process wall this program is run again in its sandboxes, which must begin before any thread does.
+fn main() {
+    tasker_core::wall::child_main();
+    let code = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(attack_all()),
+        Err(error) => {
+            eprintln!("attack: {error}");
+            2
+        }
+    };
+    // Threads that were given up are not waited for.
+    std::process::exit(code);
+}
+
+async fn attack_all() -> i32 {
     let options = match Options::read(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(problem) => {
             eprintln!("attack: {problem}\n{USAGE}");
-            std::process::exit(2);
+            return 2;
         }
     };
     match run(&options).await {
-        Ok(true) => {}
-        Ok(false) => std::process::exit(1),
+        Ok(true) => 0,
+        Ok(false) => 1,
         Err(error) => {
             eprintln!("attack: {error}");
-            std::process::exit(2);
+            2
         }
     }
 }
@@ -71,6 +84,7 @@ async fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
             Ok(call.args().first().cloned().unwrap_or_default())
         }))
         .limits(options.limits())
+        .wall(options.wall.clone())
         .start()
         .await?;
     engine.publish(CANARY).name("canary").await?;
@@ -262,6 +276,7 @@ fn shortened(text: &str) -> String {
 /// The command line, read.
 struct Options {
     files: Vec<PathBuf>,
+    wall: Wall,
     memory_mb: usize,
     stack_kb: usize,
     cpu_ms: u64,
@@ -273,6 +288,7 @@ impl Options {
     fn read(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self {
             files: Vec::new(),
+            wall: Wall::in_process(),
             memory_mb: 32,
             stack_kb: 512,
             cpu_ms: 200,
@@ -283,8 +299,11 @@ impl Options {
             let mut value = || args.next().ok_or(format!("{arg} takes a value"));
             match arg.as_str() {
                 "--wall" => match value()?.as_str() {
-                    "in-process" => {}
-                    other => return Err(format!("there is no wall {other:?} in this build")),
+                    "in-process" => options.wall = Wall::in_process(),
+                    "process" => options.wall = Wall::process(),
+                    other => {
+                        return Err(format!("--wall is in-process or process, not {other:?}"));
+                    }
                 },
                 "--memory-mb" => options.memory_mb = number(&arg, &value()?)?,
                 "--stack-kb" => options.stack_kb = number(&arg, &value()?)?,

@@ -4,6 +4,7 @@ use tasker_adaptor::{BlockedReason, Failure, InvalidJson, StorageError, TaskRunI
 
 use crate::service::ServicesError;
 use crate::task::TaskError;
+use crate::wall::WallError;
 
 /// An engine could not do what was asked. Errors of tasks are not here: see [`RunError`].
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +87,9 @@ pub enum EngineError {
         /// What was asked of which drive.
         what: &'static str,
     },
+    /// The homes of the VMs could not be started.
+    #[error(transparent)]
+    Wall(#[from] WallError),
     /// Storage failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
