@@ -2,8 +2,8 @@
 //! `// ends: cpu | memory | stack | error NAME [CODE] | completed VALUE`, written before the script was first run.
 //! `error Refused`: it was not published, and the reason is not its syntax.
 //!
-//! Each runs as the body of a task function on an engine that runs a normal task right after it. All run on one wall: the one that
-//! the variable `TASKER_TEST_WALL` names, `in-process` unless it says otherwise.
+//! Each runs as the body of a task function on an engine that runs a normal task right after it. All run on one wall:
+//! in-process, or child processes with `TASKER_TEST_MODE=process`.
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde_json::json;
 use tasker_core::limits::Limits;
 use tasker_core::task::{TaskError, TaskSource};
+use tasker_core::testing::test_wall;
 use tasker_core::{Engine, EngineError, Failure, MemoryStorage, RunError, service_fn};
 
 /// How long a script may take in all, the wait for a loaded machine included.
@@ -149,6 +150,7 @@ async fn engine(turn_wall_ms: u64) -> Engine {
             run_log_lines: 20_000,
             ..Limits::default()
         })
+        .wall(test_wall())
         .threads(1)
         .start()
         .await

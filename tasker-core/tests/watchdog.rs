@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use tasker_core::limits::Limits;
-use tasker_core::{Engine, MemoryStorage, RunError, RunHandle, service_fn};
+use tasker_core::{Engine, MemoryStorage, RunError, RunHandle, Wall, service_fn};
 
 /// Guard of a turn.
 const GUARD_MS: u64 = 200;
@@ -41,6 +41,7 @@ async fn a_stuck_turn_costs_one_thread_until_its_operation_ends() {
             turn_ticks: u64::MAX,
             ..Limits::default()
         })
+        .wall(Wall::in_process())
         .threads(1)
         .start()
         .await
