@@ -1,5 +1,6 @@
 //! The engine: claim → load → turn → step → commit → dispatch. The only layer that awaits.
 
+mod background;
 mod builder;
 mod calls;
 mod claims;
@@ -21,6 +22,7 @@ mod publish;
 mod settle;
 mod submit;
 mod threads;
+mod totals;
 mod trace;
 mod turns;
 mod writes;
