@@ -1,6 +1,7 @@
 //! The engine: claim → load → turn → step → commit → dispatch. The only layer that awaits.
 
 mod builder;
+mod call_logs;
 mod calls;
 mod claims;
 mod cleaner;
