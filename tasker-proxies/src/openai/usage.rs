@@ -12,12 +12,12 @@ use tasker_core::{Json, LogLevel};
 /// Tokens of one answer, under the names of both APIs.
 #[derive(Debug, Deserialize)]
 struct Tokens {
-    #[serde(alias = "prompt_tokens", default)]
-    input_tokens: u64,
-    #[serde(alias = "completion_tokens", default)]
-    output_tokens: u64,
-    #[serde(default)]
-    total_tokens: Option<u64>,
+    #[serde(rename = "input_tokens", alias = "prompt_tokens", default)]
+    input: u64,
+    #[serde(rename = "output_tokens", alias = "completion_tokens", default)]
+    output: u64,
+    #[serde(rename = "total_tokens", default)]
+    total: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -60,9 +60,9 @@ pub(super) fn report(call: &ServiceCall, answer: &Json, streamed: bool) {
         }
         return;
     };
-    let (input_tokens, output_tokens) = (tokens.input_tokens, tokens.output_tokens);
+    let (input_tokens, output_tokens) = (tokens.input, tokens.output);
     let total_tokens = tokens
-        .total_tokens
+        .total
         .unwrap_or_else(|| input_tokens.saturating_add(output_tokens));
     let run_id = call.task_run.map(|run| run.to_string()).unwrap_or_default();
     tracing::info!(
