@@ -2,6 +2,7 @@
 
 mod background;
 mod builder;
+mod call_logs;
 mod calls;
 mod claims;
 mod cleaner;
