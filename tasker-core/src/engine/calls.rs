@@ -112,7 +112,8 @@ impl Core {
         let Some(asked) = self.calls.remove(&call) else {
             return;
         };
-        self.want_calls = true;
+        // A claim is wanted when the last one was cut short; that of a free worker would find nothing.
+        self.want_calls |= self.calls.len() + 1 >= self.shared.options.calls_in_flight;
         let outcome = match answer {
             Answer::NotAsked => {
                 // The lease is unsure: the row stays this worker's until the lease is held again or lost.
