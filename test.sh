@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Sets up and runs all tests. Needs Rust, a C compiler and, for the Postgres part, a PostgreSQL server: the one of
+# Sets up and runs all tests. Needs Rust, a C compiler, Python 3.10 and Node 18 or later (the tests of `tasker serve` start services
+# written in both, and Schemathesis, which .config/schemathesis.sh installs) and, for the Postgres part, a PostgreSQL server: the one of
 # TASKER_TEST_POSTGRES_URL, else a private one on a free loopback port, whose programs are found or installed by
 # .config/postgres.sh and which is stopped at the end. Nothing is skipped: what cannot be started fails the run.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-for program in cargo cc; do
+for program in cargo cc python3 node; do
     command -v "$program" >/dev/null || {
-        echo "test.sh: $program is not there; install Rust (https://rustup.rs) and a C compiler" >&2
+        echo "test.sh: $program is not there; install Rust (https://rustup.rs), a C compiler, Python 3 and Node" >&2
         exit 1
     }
 done
@@ -21,16 +22,18 @@ export INSTA_UPDATE=no
 echo "test.sh: all tests" >&2
 cargo test --workspace --all-features --no-fail-fast
 
-# Everything that runs on an engine of the test kit once more, with every frame parked as soon as it waits.
-# The same packages and features as above, so that nothing is built anew.
-parked=()
+# Everything that runs on an engine of the test kit twice more: with every frame parked as soon as it waits, and with the VMs in
+# child processes. The same packages and features as above, so that nothing is built anew.
+modes=()
 while read -r file; do
-    parked+=(--test "$(basename "$file" .rs)")
-done < <(grep -l TestEngine tasker-core/tests/*.rs)
-if [ "${#parked[@]}" -eq 0 ]; then
+    modes+=(--test "$(basename "$file" .rs)")
+done < <(grep -lE 'TestEngine|test_wall' tasker-core/tests/*.rs)
+if [ "${#modes[@]}" -eq 0 ]; then
     echo "test.sh: no engine tests found in tasker-core/tests" >&2
     exit 1
 fi
-echo "test.sh: engine tests with parking: ${parked[*]}" >&2
-TASKER_TEST_MODE=park cargo test --workspace --all-features "${parked[@]}"
+echo "test.sh: engine tests with parking: ${modes[*]}" >&2
+TASKER_TEST_MODE=park cargo test --workspace --all-features "${modes[@]}"
+echo "test.sh: engine tests behind the process wall: ${modes[*]}" >&2
+TASKER_TEST_MODE=process cargo test --workspace --all-features "${modes[@]}"
 echo "test.sh: all tests passed" >&2

@@ -20,11 +20,13 @@ pub mod task;
 pub mod testing;
 #[cfg(feature = "quickjs")]
 pub mod vm;
+#[cfg(feature = "quickjs")]
+pub mod wall;
 
 #[cfg(feature = "quickjs")]
 pub use engine::{
     Clock, Drive, Engine, EngineBuilder, EngineError, EngineHealth, Processed, Publish,
-    PublishedTask, RunError, RunHandle, Submit, SystemClock, Trace, TraceNode,
+    PublishedTask, RunError, RunHandle, SettledCall, Submit, SystemClock, Trace, TraceNode,
 };
 #[cfg(feature = "quickjs")]
 pub use execution::Execution;
@@ -41,3 +43,5 @@ pub use tasker_adaptor::{
     Published, RunFilter, RunStatus, StackKind, StackRunId, StackStatus, Storage, StorageError,
     TaskName, TaskRun, TaskRunId, TaskVersion, Timestamp, UnblockDecision,
 };
+#[cfg(feature = "quickjs")]
+pub use wall::{Wall, WallError};

@@ -10,7 +10,7 @@ use futures::FutureExt;
 use serde_json::{Value, json};
 use tasker_adaptor_sqlite::SqliteStorage;
 use tasker_core::adaptor::Maintenance;
-use tasker_core::testing::Stub;
+use tasker_core::testing::{Stub, test_wall};
 use tasker_core::{Engine, Json, RunError, RunFilter, RunHandle, RunStatus, ServiceError};
 use tokio::sync::watch;
 
@@ -31,6 +31,7 @@ async fn engine(path: &Path, stub: &Stub) -> Engine {
     Engine::builder()
         .storage(storage(path).await)
         .service(stub.clone())
+        .wall(test_wall())
         .park_always(std::env::var("TASKER_TEST_MODE").is_ok_and(|mode| mode == "park"))
         .lease_ms(2_000)
         .poll_ms(100)

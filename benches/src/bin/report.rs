@@ -16,7 +16,7 @@ use tasker_benches::figure::Figure;
 use tasker_benches::figures::{self, Problem, Size};
 
 /// All figures in the order in which they are taken.
-const FIGURES: [&str; 9] = [
+const FIGURES: [&str; 10] = [
     "chain_sqlite",
     "call",
     "latency_sqlite",
@@ -26,6 +26,7 @@ const FIGURES: [&str; 9] = [
     "chain_postgres",
     "chain_postgres_two",
     "waiting",
+    "process_wall",
 ];
 
 #[derive(Parser)]
@@ -45,8 +46,13 @@ struct Options {
     postgres_worker: Option<String>,
 }
 
+fn main() -> ExitCode {
+    tasker_core::wall::child_main();
+    take_figures()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn take_figures() -> ExitCode {
     match report(&Options::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
@@ -91,6 +97,7 @@ async fn take(name: &str, size: Size) -> Result<Figure, Problem> {
         "chain_postgres" => figures::chain_postgres(size).await,
         "chain_postgres_two" => figures::chain_postgres_two(size).await,
         "waiting" => figures::waiting(size).await,
+        "process_wall" => figures::process_wall(size).await,
         "call" => tokio::task::spawn_blocking(move || figures::call(size)).await?,
         other => Err(format!("there is no figure {other}").into()),
     }

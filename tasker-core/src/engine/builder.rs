@@ -19,10 +19,12 @@ use super::lease::{Heartbeat, LeaseClock, follow_server};
 use super::options::{Drive, Options};
 use super::programs::Programs;
 use super::threads::VmThreads;
+use super::totals::RunTotals;
 use super::{Engine, EngineInner};
 use crate::limits::Limits;
 use crate::service::{MethodPolicy, ServiceProxy, Services, ServicesBuilder};
 use crate::vm::ToolNames;
+use crate::wall::Wall;
 
 /// Settings of an engine. Begin with [`Engine::builder`]; end with [`EngineBuilder::start`] or [`EngineBuilder::client`].
 #[derive(Default)]
@@ -31,6 +33,7 @@ pub struct EngineBuilder {
     storage: Option<Arc<dyn Storage>>,
     services: ServicesBuilder,
     options: Options,
+    wall: Option<Wall>,
 }
 
 impl EngineBuilder {
@@ -79,6 +82,15 @@ impl EngineBuilder {
     /// Who drives the runs. Default [`Drive::Automatic`].
     pub fn drive(mut self, drive: Drive) -> Self {
         self.options.drive = drive;
+        self
+    }
+
+    /// What stands between task code and this process. For code by strangers: [`Wall::process`].
+    ///
+    /// Default [`Wall::in_process`], and a warning in the log, for it is not to be chosen by forgetting: VMs on threads of this
+    /// process hold mistakes of code that was reviewed, not attacks on QuickJS itself.
+    pub fn wall(mut self, wall: Wall) -> Self {
+        self.wall = Some(wall);
         self
     }
 
@@ -192,7 +204,8 @@ impl EngineBuilder {
     /// Starts the engine on the tokio runtime that this is called on.
     ///
     /// # Errors
-    /// `NoStorage`; `Services` when two services have one name; `Storage` when the worker cannot be registered.
+    /// `NoStorage`; `Services` when two services have one name; `Wall` when the homes of the VMs cannot be started;
+    /// `Storage` when the worker cannot be registered.
     pub async fn start(self) -> Result<Engine, EngineError> {
         let storage = self.storage.ok_or(EngineError::NoStorage)?;
         let clock = EngineClock::new(Arc::clone(&self.options.clock));
@@ -202,6 +215,7 @@ impl EngineBuilder {
             .with_clock(Arc::new(move || health_clock.now()))
             .build()?;
         let options = self.options;
+        let wall = self.wall;
         let shared = Arc::new(Shared {
             programs: Programs::new(Arc::clone(&storage), clock.clone()),
             ids: Ids::new(options.id_seed),
@@ -219,7 +233,7 @@ impl EngineBuilder {
             keep_following(&shared);
             listen(&shared, None);
         } else {
-            let core = start_core(&shared, &me).await?;
+            let core = start_core(&shared, &me, wall).await?;
             tokio::spawn(core.run(inbox));
             listen(&shared, Some(me.clone()));
             cleaner::start(&shared);
@@ -237,7 +251,24 @@ impl EngineBuilder {
 async fn start_core(
     shared: &Arc<Shared>,
     me: &mpsc::UnboundedSender<Message>,
+    wall: Option<Wall>,
 ) -> Result<Core, EngineError> {
+    let wall = wall.unwrap_or_else(|| {
+        tracing::warn!(
+            "no wall was chosen: tasks run on threads of this process, which holds mistakes but not attacks on QuickJS itself, and \
+             a native operation on a large value keeps its thread until it ends; for code by strangers call .wall(Wall::process()), \
+             for code that you would review .wall(Wall::in_process())"
+        );
+        Wall::in_process()
+    });
+    let threads = VmThreads::start(
+        &wall,
+        shared.options.threads,
+        shared.options.limits.stack_bytes,
+        shared.clock.clone(),
+        me,
+    )
+    .await?;
     let worker = shared.ids.worker(shared.clock.host_now());
     let lease = LeaseClock::new(shared.clock.clone());
     let heartbeat = Heartbeat {
@@ -250,21 +281,6 @@ async fn start_core(
     };
     heartbeat.register().await?;
     let tools = Arc::new(ToolNames::new(shared.services.names_and_styles()));
-    let threads = VmThreads::start(
-        shared.options.threads,
-        shared.options.limits.stack_bytes,
-        2,
-        shared.clock.clone(),
-        me,
-    )
-    .map_err(|error| {
-        EngineError::Storage(tasker_adaptor::StorageError::Backend {
-            backend: "threads",
-            message: format!("the VM threads could not be started: {error}"),
-            retryable: true,
-            source: Some(Box::new(error)),
-        })
-    })?;
     let now = shared.clock.monotonic_ms();
     Ok(Core {
         heartbeat: Some(tokio::spawn(heartbeat.run(me.clone()))),
@@ -276,6 +292,7 @@ async fn start_core(
         lease,
         hot: HashMap::new(),
         vms: HashMap::new(),
+        totals: RunTotals::default(),
         preparing: HashMap::new(),
         calls: HashMap::new(),
         idle: BTreeSet::new(),

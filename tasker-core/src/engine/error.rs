@@ -1,9 +1,10 @@
 //! What can go wrong at the engine's doors.
 
-use tasker_adaptor::{BlockedReason, Failure, InvalidJson, StorageError, TaskRunId};
+use tasker_adaptor::{BlockedReason, Failure, InvalidJson, StackRunId, StorageError, TaskRunId};
 
 use crate::service::ServicesError;
 use crate::task::TaskError;
+use crate::wall::WallError;
 
 /// An engine could not do what was asked. Errors of tasks are not here: see [`RunError`].
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,22 @@ pub enum EngineError {
     UnknownRun {
         /// What was asked for.
         id: TaskRunId,
+    },
+    /// No stack run of that id.
+    #[error(
+        "stack run {id} does not exist: it was never made in this database, or its run has ended and its rows are folded"
+    )]
+    UnknownStackRun {
+        /// What was asked for.
+        id: StackRunId,
+    },
+    /// A stack run cannot be given an answer now.
+    #[error("stack run {id} waits for no answer: {problem}; see the trace of its run")]
+    NotWaiting {
+        /// What was asked for.
+        id: StackRunId,
+        /// Why.
+        problem: String,
     },
     /// The input cannot be written as JSON.
     #[error("the input of {task} was refused: {source}")]
@@ -86,6 +103,9 @@ pub enum EngineError {
         /// What was asked of which drive.
         what: &'static str,
     },
+    /// The homes of the VMs could not be started.
+    #[error(transparent)]
+    Wall(#[from] WallError),
     /// Storage failed.
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -1,5 +1,6 @@
 //! The engine: claim → load → turn → step → commit → dispatch. The only layer that awaits.
 
+mod background;
 mod builder;
 mod calls;
 mod claims;
@@ -18,8 +19,10 @@ mod options;
 mod parking;
 mod programs;
 mod publish;
+mod settle;
 mod submit;
 mod threads;
+mod totals;
 mod trace;
 mod turns;
 mod writes;
@@ -39,6 +42,7 @@ pub use handle::RunHandle;
 pub use manual::Processed;
 pub use options::Drive;
 pub use publish::{Publish, PublishedTask};
+pub use settle::SettledCall;
 pub use submit::Submit;
 pub use trace::{Trace, TraceNode};
 

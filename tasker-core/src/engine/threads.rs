@@ -1,207 +1,136 @@
-//! The threads that own VMs. Each frame stays on its thread while it is hot.
+//! The homes of VMs: threads of this process, or child processes. Each frame stays in its home while it is hot.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use tasker_adaptor::{BlockedReason, CallSeq, Timestamp};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::background::OsThread;
 use super::clock::EngineClock;
 use super::core::Message;
-use crate::run::{Attempted, Divergence, History};
-use crate::vm::{BytecodeCache, Made, Turn, TurnEnd, Vm, VmDeliver, VmPool, VmStart};
+use crate::limits::{Limit, Limits};
+use crate::run::History;
+use crate::vm::{BytecodeCache, Stopper, VmDeliver, VmPool, VmStart};
+#[cfg(feature = "process-wall")]
+use crate::wall::process::ProcessHomes;
+use crate::wall::worker::{VmCommand, Watched, Worker, thread_stack};
+pub(crate) use crate::wall::worker::{VmDid, VmKey, VmReport};
+use crate::wall::{Wall, WallError};
 
-/// Names one VM for ever: a counter of this engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct VmKey(pub(crate) u64);
+/// Realms that each home keeps ready.
+const PREPARED: usize = 2;
 
-/// What a VM thread is asked to do.
-pub(crate) enum VmCommand {
-    /// Build a VM; with a history, replay it.
-    Start {
-        key: VmKey,
-        start: Box<VmStart>,
-        history: Option<Arc<History>>,
-    },
-    /// One more turn.
-    Deliver { key: VmKey, deliver: VmDeliver },
-    /// The VM is not needed any more.
-    Drop { key: VmKey },
-    /// The thread ends.
-    Stop,
-}
+/// How long after it was stopped a turn may go on before its thread is given up, in milliseconds:
+/// it is stuck in a native operation that never asks. Short, for the other frames of the thread wait meanwhile.
+const GRACE_MS: i64 = 300;
 
-/// What a VM thread answers.
-#[derive(Debug)]
-pub(crate) struct VmReport {
-    pub(crate) key: VmKey,
-    /// Time of the turn.
-    pub(crate) time: Timestamp,
-    pub(crate) what: VmDid,
-}
-
-/// What a VM did.
-#[derive(Debug)]
-pub(crate) enum VmDid {
-    /// A turn.
-    Turned(Turn),
-    /// The replay of its history, which matched.
-    Replayed,
-    /// The replay did not match: the run must be blocked.
-    Diverged(BlockedReason),
-}
-
-/// A turn that is under way, for the watchdog.
-struct Running {
-    key: VmKey,
-    /// On the monotonic clock.
-    since_ms: i64,
-    interrupt: Arc<AtomicBool>,
-}
-
-/// What a VM thread is doing now.
-type Doing = Arc<Mutex<Option<Running>>>;
-
-/// How long after the interrupt a turn may go on before its thread is given up, in milliseconds:
-/// it is stuck in a native operation that never asks.
-const GRACE_MS: i64 = 1_000;
-
-/// A thread that was given up.
-pub(crate) struct GivenUp {
-    /// The frame whose turn does not end.
-    pub(crate) guilty: VmKey,
-    /// The others that lived there.
-    pub(crate) others: Vec<VmKey>,
-}
-
-/// The VM threads of an engine.
+/// The homes of an engine's VMs.
 pub(crate) struct VmThreads {
-    threads: Vec<VmThread>,
     next: u64,
     homes: HashMap<VmKey, usize>,
-    settings: Settings,
+    /// Frames in each home.
+    loads: Vec<usize>,
+    kind: Homes,
 }
 
-/// What a new thread needs.
-struct Settings {
-    js_stack: usize,
-    prepared: usize,
-    clock: EngineClock,
-    reports: UnboundedSender<Message>,
-    cache: Arc<BytecodeCache>,
-}
-
-struct VmThread {
-    commands: mpsc::Sender<VmCommand>,
-    /// Frames that live here.
-    load: usize,
-    doing: Doing,
-    handle: Option<JoinHandle<()>>,
-}
-
-/// JavaScript stack is at most 16 MiB; the thread has room for it and 2 MiB more for the host side.
-fn thread_stack(js_stack: usize) -> usize {
-    js_stack.min(16 << 20) + (2 << 20)
-}
-
-impl Settings {
-    fn spawn(&self, n: usize) -> std::io::Result<VmThread> {
-        let (commands, inbox) = mpsc::channel();
-        let doing = Doing::default();
-        let worker = VmWorker {
-            inbox,
-            reports: self.reports.clone(),
-            pool_of: (Arc::clone(&self.cache), self.prepared),
-            doing: Arc::clone(&doing),
-            clock: self.clock.clone(),
-        };
-        let handle = std::thread::Builder::new()
-            .name(format!("tasker-vm-{n}"))
-            .stack_size(thread_stack(self.js_stack))
-            .spawn(move || worker.run())?;
-        Ok(VmThread {
-            commands,
-            load: 0,
-            doing,
-            handle: Some(handle),
-        })
-    }
+enum Homes {
+    Threads(ThreadHomes),
+    #[cfg(feature = "process-wall")]
+    Processes(ProcessHomes),
 }
 
 impl VmThreads {
-    /// Starts the threads; reports go to `reports`.
-    pub(crate) fn start(
-        count: usize,
+    /// Starts the homes behind `wall`; reports go to `reports`.
+    #[cfg_attr(
+        not(feature = "process-wall"),
+        expect(
+            clippy::unused_async,
+            reason = "threads are there at once, children are not"
+        )
+    )]
+    pub(crate) async fn start(
+        wall: &Wall,
+        threads: usize,
         js_stack: usize,
-        prepared: usize,
         clock: EngineClock,
         reports: &UnboundedSender<Message>,
-    ) -> std::io::Result<Self> {
-        let settings = Settings {
-            js_stack,
-            prepared,
-            clock,
-            reports: reports.clone(),
-            cache: Arc::default(),
+    ) -> Result<Self, WallError> {
+        let (count, kind) = match wall.processes() {
+            #[cfg(feature = "process-wall")]
+            Some(settings) => {
+                let reports = reports.clone();
+                let report = move |report| reports.send(Message::Vm(report)).is_ok();
+                let homes =
+                    ProcessHomes::start(settings, threads, js_stack, Arc::new(report)).await?;
+                (homes.count(), Homes::Processes(homes))
+            }
+            #[cfg(not(feature = "process-wall"))]
+            Some(never) => match *never {},
+            None => {
+                let threads = threads.max(1);
+                let homes = ThreadHomes::start(threads, js_stack, clock, reports)
+                    .map_err(WallError::Threads)?;
+                (threads, Homes::Threads(homes))
+            }
         };
-        let threads = (0..count.max(1))
-            .map(|n| settings.spawn(n))
-            .collect::<std::io::Result<Vec<_>>>()?;
         Ok(Self {
-            threads,
             next: 0,
             homes: HashMap::new(),
-            settings,
+            loads: vec![0; count],
+            kind,
         })
     }
 
-    /// Interrupts turns that have outlived their wall-clock guard, and gives up threads that do not answer to that.
-    pub(crate) fn watch(&mut self, wall_ms: u64) -> Vec<GivenUp> {
-        let now = self.settings.clock.monotonic_ms();
-        let mut given_up = Vec::new();
-        for home in 0..self.threads.len() {
-            let stuck = {
-                let doing = self.threads[home]
-                    .doing
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                let Some(running) = &*doing else { continue };
-                let over = now - running.since_ms - i64::try_from(wall_ms).unwrap_or(i64::MAX);
-                if over < 0 {
-                    continue;
+    /// Stops turns that have outlived their wall-clock guard, and gives up threads that do not answer to that: the frame whose
+    /// turn does not end is reported as destroyed, the others as lost. Child processes have a watch of their own.
+    pub(crate) fn watch(&mut self, limits: &Limits) {
+        match &mut self.kind {
+            Homes::Threads(threads) => {
+                for (home, guilty) in threads.give_up(limits.turn_wall_ms) {
+                    let gone: Vec<VmKey> = self
+                        .homes
+                        .iter()
+                        .filter(|(_, at)| **at == home)
+                        .map(|(key, _)| *key)
+                        .collect();
+                    for key in gone {
+                        self.homes.remove(&key);
+                        self.loads[home] -= 1;
+                        threads.report(
+                            key,
+                            if key == guilty {
+                                VmDid::Destroyed(Limit::WallClock.failure(limits))
+                            } else {
+                                VmDid::Lost
+                            },
+                        );
+                    }
                 }
-                running.interrupt.store(true, Ordering::Relaxed);
-                (over >= GRACE_MS).then_some(running.key)
-            };
-            if let Some(guilty) = stuck
-                && let Ok(fresh) = self.settings.spawn(home)
-            {
-                // The old thread ends by itself when its native operation does: its channel is closed.
-                self.threads[home] = fresh;
-                let others: Vec<VmKey> = self
-                    .homes
-                    .iter()
-                    .filter(|(key, at)| **at == home && **key != guilty)
-                    .map(|(key, _)| *key)
-                    .collect();
-                self.homes.retain(|_, at| *at != home);
-                given_up.push(GivenUp { guilty, others });
             }
+            #[cfg(feature = "process-wall")]
+            Homes::Processes(_) => {}
         }
-        given_up
     }
 
-    /// Builds a VM on the thread with the fewest.
+    /// When [`VmThreads::watch`] has to look next, on the monotonic clock, as far as turns are under way.
+    pub(crate) fn next_watch_ms(&self, wall_ms: u64) -> Option<i64> {
+        match &self.kind {
+            Homes::Threads(threads) => threads.next_watch_ms(wall_ms),
+            #[cfg(feature = "process-wall")]
+            Homes::Processes(_) => None,
+        }
+    }
+
+    /// Builds a VM in the home with the fewest.
     pub(crate) fn start_vm(&mut self, start: VmStart, history: Option<Arc<History>>) -> VmKey {
         self.next += 1;
         let key = VmKey(self.next);
-        let home = (0..self.threads.len())
-            .min_by_key(|n| self.threads[*n].load)
+        let home = (0..self.loads.len())
+            .min_by_key(|n| self.loads[*n])
             .unwrap_or(0);
         self.homes.insert(key, home);
-        self.threads[home].load += 1;
+        self.loads[home] += 1;
         self.send(
             home,
             VmCommand::Start {
@@ -221,9 +150,166 @@ impl VmThreads {
 
     pub(crate) fn drop_vm(&mut self, key: VmKey) {
         if let Some(home) = self.homes.remove(&key) {
-            self.threads[home].load -= 1;
+            self.loads[home] -= 1;
             self.send(home, VmCommand::Drop { key });
         }
+    }
+
+    fn send(&self, home: usize, command: VmCommand) {
+        match &self.kind {
+            Homes::Threads(threads) => threads.send(home, command),
+            #[cfg(feature = "process-wall")]
+            Homes::Processes(processes) => processes.send(home, command),
+        }
+    }
+
+    /// Stops the homes and waits for them.
+    pub(crate) fn join(self) {
+        match self.kind {
+            Homes::Threads(threads) => threads.join(),
+            #[cfg(feature = "process-wall")]
+            Homes::Processes(processes) => processes.join(),
+        }
+    }
+}
+
+/// Threads of this process. When they are dropped they end after the turn they are in; nobody waits for them.
+struct ThreadHomes {
+    threads: Vec<VmThread>,
+    settings: Settings,
+}
+
+/// What a new thread needs.
+struct Settings {
+    js_stack: usize,
+    clock: EngineClock,
+    reports: UnboundedSender<Message>,
+    cache: Arc<BytecodeCache>,
+}
+
+struct VmThread {
+    commands: mpsc::Sender<VmCommand>,
+    doing: Doing,
+    os_thread: OsThread,
+    handle: JoinHandle<()>,
+}
+
+impl VmThread {
+    fn doing(&self) -> MutexGuard<'_, Option<Running>> {
+        self.doing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A turn that is under way, for the watchdog.
+struct Running {
+    key: VmKey,
+    /// On the monotonic clock.
+    since_ms: i64,
+    stopper: Stopper,
+    stopped: bool,
+}
+
+/// What a VM thread is doing now.
+type Doing = Arc<Mutex<Option<Running>>>;
+
+impl Settings {
+    fn spawn(&self, n: usize) -> std::io::Result<VmThread> {
+        let (commands, inbox) = mpsc::channel();
+        let doing = Doing::default();
+        let os_thread = OsThread::default();
+        let home = ThreadHome {
+            inbox,
+            reports: self.reports.clone(),
+            cache: Arc::clone(&self.cache),
+            os_thread: os_thread.clone(),
+            watched: WatchedThread {
+                doing: Arc::clone(&doing),
+                clock: self.clock.clone(),
+            },
+        };
+        let handle = std::thread::Builder::new()
+            .name(format!("tasker-vm-{n}"))
+            .stack_size(thread_stack(self.js_stack))
+            .spawn(move || home.run())?;
+        Ok(VmThread {
+            commands,
+            doing,
+            os_thread,
+            handle,
+        })
+    }
+}
+
+impl ThreadHomes {
+    fn start(
+        count: usize,
+        js_stack: usize,
+        clock: EngineClock,
+        reports: &UnboundedSender<Message>,
+    ) -> std::io::Result<Self> {
+        let settings = Settings {
+            js_stack,
+            clock,
+            reports: reports.clone(),
+            cache: Arc::default(),
+        };
+        let threads = (0..count)
+            .map(|n| settings.spawn(n))
+            .collect::<std::io::Result<Vec<_>>>()?;
+        Ok(Self { threads, settings })
+    }
+
+    fn next_watch_ms(&self, wall_ms: u64) -> Option<i64> {
+        let wall_ms = i64::try_from(wall_ms).unwrap_or(i64::MAX);
+        let due = self.threads.iter().filter_map(|thread| {
+            let doing = thread.doing();
+            let running = doing.as_ref()?;
+            let grace = if running.stopped { GRACE_MS } else { 0 };
+            Some(
+                running
+                    .since_ms
+                    .saturating_add(wall_ms)
+                    .saturating_add(grace),
+            )
+        });
+        due.min()
+    }
+
+    /// Stops turns, and gives up the threads that do not answer to that: which, and the VM whose turn does not end.
+    fn give_up(&mut self, wall_ms: u64) -> Vec<(usize, VmKey)> {
+        let now = self.settings.clock.monotonic_ms();
+        let mut given_up = Vec::new();
+        for home in 0..self.threads.len() {
+            let stuck = {
+                let mut doing = self.threads[home].doing();
+                let Some(running) = &mut *doing else { continue };
+                let over = now - running.since_ms - i64::try_from(wall_ms).unwrap_or(i64::MAX);
+                if over < 0 {
+                    continue;
+                }
+                if !running.stopped {
+                    running.stopper.stop();
+                    running.stopped = true;
+                }
+                (over >= GRACE_MS).then_some(running.key)
+            };
+            if let Some(guilty) = stuck
+                && let Ok(fresh) = self.settings.spawn(home)
+            {
+                // The old thread ends by itself when its native operation does: its channel is closed.
+                let old = std::mem::replace(&mut self.threads[home], fresh);
+                old.os_thread.into_background();
+                given_up.push((home, guilty));
+            }
+        }
+        given_up
+    }
+
+    fn report(&self, key: VmKey, what: VmDid) {
+        let time = self.settings.clock.now();
+        let report = VmReport { key, time, what };
+        // Without a core there is nobody to tell.
+        let _ = self.settings.reports.send(Message::Vm(report));
     }
 
     fn send(&self, home: usize, command: VmCommand) {
@@ -232,83 +318,34 @@ impl VmThreads {
             tracing::error!(thread = home, "a VM thread is gone");
         }
     }
-}
 
-impl VmThreads {
-    /// Stops the threads and waits for them.
-    pub(crate) fn join(mut self) {
-        self.stop();
-        for thread in &mut self.threads {
-            if let Some(handle) = thread.handle.take() {
-                let _ = handle.join();
-            }
+    fn join(self) {
+        for VmThread {
+            commands, handle, ..
+        } in self.threads
+        {
+            drop(commands);
+            let _ = handle.join();
         }
-    }
-
-    fn stop(&self) {
-        for thread in &self.threads {
-            let _ = thread.commands.send(VmCommand::Stop);
-        }
-    }
-}
-
-impl Drop for VmThreads {
-    /// The threads end after the turn they are in; nobody waits for them.
-    fn drop(&mut self) {
-        self.stop();
     }
 }
 
 /// What runs on a VM thread.
-struct VmWorker {
+struct ThreadHome {
     inbox: mpsc::Receiver<VmCommand>,
     reports: UnboundedSender<Message>,
-    pool_of: (Arc<BytecodeCache>, usize),
-    doing: Doing,
-    clock: EngineClock,
+    cache: Arc<BytecodeCache>,
+    os_thread: OsThread,
+    watched: WatchedThread,
 }
 
-impl VmWorker {
-    fn run(self) {
-        let mut pool = VmPool::new(Arc::clone(&self.pool_of.0), self.pool_of.1);
-        let mut vms: HashMap<VmKey, Vm> = HashMap::new();
-        while let Some(command) = self.next(&mut pool) {
-            let (key, time, what) = match command {
-                VmCommand::Start {
-                    key,
-                    start,
-                    history,
-                } => {
-                    self.begins(key, pool.next_interrupt());
-                    let (mut vm, turn) = pool.start(&start);
-                    let what = match history {
-                        None => VmDid::Turned(turn),
-                        Some(history) => match replay(&mut vm, turn, &history) {
-                            Ok(()) => VmDid::Replayed,
-                            Err(Divergence(reason)) => VmDid::Diverged(reason),
-                        },
-                    };
-                    vms.insert(key, vm);
-                    (key, start.time, what)
-                }
-                VmCommand::Deliver { key, deliver } => {
-                    let Some(vm) = vms.get_mut(&key) else {
-                        continue;
-                    };
-                    self.begins(key, vm.interrupt());
-                    (key, deliver.time, VmDid::Turned(vm.deliver(&deliver)))
-                }
-                VmCommand::Drop { key } => {
-                    vms.remove(&key);
-                    continue;
-                }
-                VmCommand::Stop => return,
-            };
-            *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            if self
-                .reports
-                .send(Message::Vm(VmReport { key, time, what }))
-                .is_err()
+impl ThreadHome {
+    fn run(mut self) {
+        self.os_thread.is_here();
+        let mut worker = Worker::new(VmPool::new(Arc::clone(&self.cache), PREPARED));
+        while let Some(command) = self.next(&mut worker) {
+            if let Some(report) = worker.handle(command, &mut self.watched)
+                && self.reports.send(Message::Vm(report)).is_err()
             {
                 return;
             }
@@ -316,84 +353,51 @@ impl VmWorker {
     }
 
     /// The next command. While there is none, realms are prepared.
-    fn next(&self, pool: &mut VmPool) -> Option<VmCommand> {
+    fn next(&self, worker: &mut Worker) -> Option<VmCommand> {
         loop {
             match self.inbox.try_recv() {
                 Ok(command) => return Some(command),
                 Err(mpsc::TryRecvError::Disconnected) => return None,
                 Err(mpsc::TryRecvError::Empty) => {
-                    if !pool.refill() {
+                    if !worker.refill() {
                         return self.inbox.recv().ok();
                     }
                 }
             }
         }
     }
+}
 
-    fn begins(&self, key: VmKey, interrupt: Arc<AtomicBool>) {
-        let running = Running {
+/// Tells the watchdog what the thread is doing.
+struct WatchedThread {
+    doing: Doing,
+    clock: EngineClock,
+}
+
+impl WatchedThread {
+    fn set(&self, running: Option<Running>) {
+        *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = running;
+    }
+}
+
+impl Watched for WatchedThread {
+    fn begins(&mut self, key: VmKey, stopper: Stopper, _wall_ms: u64) {
+        self.set(Some(Running {
             key,
             since_ms: self.clock.monotonic_ms(),
-            interrupt,
-        };
-        *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
+            stopper,
+            stopped: false,
+        }));
     }
-}
 
-/// Runs the recorded turns again and checks that the code makes the recorded calls.
-pub(crate) fn replay(vm: &mut Vm, first: Turn, history: &History) -> Result<(), Divergence> {
-    let mut made = 0;
-    let mut turn = first;
-    let mut turns = history.turns().iter();
-    loop {
-        for call in &turn.made {
-            made += 1;
-            history.check(CallSeq(made), attempted(call))?;
-        }
-        let next = turns.next();
-        match (&turn.end, next) {
-            (TurnEnd::Waiting, None) => break,
-            (TurnEnd::Waiting, Some(recorded)) => {
-                // A delivery of a call that the code has not made yet is caught by the VM's own count.
-                if recorded.items.iter().any(|(seq, _)| seq.0 > made) {
-                    return Err(history.stopped_at(made, "waits"));
-                }
-                turn = vm.deliver(&VmDeliver {
-                    time: recorded.time,
-                    items: recorded.items.clone(),
-                });
-            }
-            (TurnEnd::Completed(_), _) => return Err(history.stopped_at(made, "ends")),
-            (TurnEnd::Failed(failure), _) => {
-                return Err(history.stopped_at(made, &format!("fails ({failure})")));
-            }
+    fn replayed_one(&mut self, _key: VmKey) {
+        let mut doing = self.doing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = &mut *doing {
+            running.since_ms = self.clock.monotonic_ms();
         }
     }
-    if made < history.made() {
-        return Err(history.stopped_at(made, "waits"));
-    }
-    Ok(())
-}
 
-fn attempted(made: &Made) -> Attempted<'_> {
-    match made {
-        Made::Call {
-            service,
-            path,
-            args,
-        } => Attempted::Call {
-            service,
-            path,
-            args: args.text(),
-        },
-        Made::Task { name, input } => Attempted::Task {
-            name,
-            input: input.text(),
-        },
-        Made::Timer { path, delay_ms } => Attempted::Timer {
-            path,
-            delay_ms: *delay_ms,
-        },
-        Made::Signal { name } => Attempted::Signal { name },
+    fn ends(&mut self) {
+        self.set(None);
     }
 }

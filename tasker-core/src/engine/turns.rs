@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tasker_adaptor::{
-    BlockedReason, Epoch, FrameNext, Json, LogLevel, LogLine, MadeKind, NewStackRun, StackRunId,
-    StorageError, TaskName, Timestamp,
+    BlockedReason, Epoch, Failure, FrameNext, Json, LogLevel, LogLine, MadeKind, NewStackRun,
+    StackRunId, StorageError, TaskName, Timestamp,
 };
 
 use super::core::{Core, Message};
 use super::options::Drive;
 use super::programs::Current;
-use super::threads::{GivenUp, VmDid, VmKey, VmReport};
+use super::threads::{VmDid, VmKey, VmReport};
 use crate::limits::Limit;
 use crate::run::{ChildKind, EXECUTE, Event, MadeChild, TASKS, execute_args};
 use crate::service::UnknownOutcome;
@@ -36,7 +36,36 @@ impl Core {
                 self.block(id, time, reason);
             }
             VmDid::Turned(turn) => self.turned(id, report.key, report.time, turn),
+            VmDid::Lost => {
+                self.vms.remove(&report.key);
+                self.events.push_back((id, Event::VmLost));
+            }
+            VmDid::Destroyed(failure) => {
+                self.vms.remove(&report.key);
+                self.threads.drop_vm(report.key);
+                self.fail_turn(id, failure);
+            }
         }
+    }
+
+    /// The turn of a frame ended its home: the frame fails, without a VM.
+    fn fail_turn(&mut self, id: StackRunId, failure: Failure) {
+        let Some(frame) = self.hot.get_mut(&id) else {
+            return;
+        };
+        tracing::error!(frame = %id, %failure, "a turn did not end: its VM was given up");
+        frame.vm = None;
+        let time = frame.machine.turn_time(self.shared.clock.now());
+        self.events.push_back((
+            id,
+            Event::TurnEnded {
+                time,
+                made: Vec::new(),
+                dropped: Vec::new(),
+                logs: Vec::new(),
+                next: FrameNext::Failed(failure),
+            },
+        ));
     }
 
     /// A turn ended. Before it is committed the versions of the nested tasks that it calls must be known.
@@ -87,12 +116,14 @@ impl Core {
         &mut self,
         id: StackRunId,
         time: Timestamp,
-        turn: Turn,
+        mut turn: Turn,
         names: &HashMap<String, Current>,
     ) {
         let Some(frame) = self.hot.get(&id) else {
             return;
         };
+        let limits = &self.shared.options.limits;
+        self.totals.bound(frame.run(), id, &mut turn, limits);
         let mut logs = turn.logs;
         let mut rows = Vec::with_capacity(turn.made.len());
         let mut asking = self.calls.len();
@@ -218,41 +249,11 @@ impl Core {
         ));
     }
 
-    /// Turns that do not end: interrupted first; then their thread is given up, its other frames are loaded again, and the guilty one fails.
+    /// Turns that do not end: interrupted first; then their home is given up, which comes back as reports.
     pub(crate) fn watch_turns(&mut self) {
-        if self.active() == 0 {
-            return;
+        if self.active() > 0 {
+            self.threads.watch(&self.shared.options.limits);
         }
-        let limits = Arc::clone(&self.shared.options.limits);
-        for GivenUp { guilty, others } in self.threads.watch(limits.turn_wall_ms) {
-            for key in others {
-                if let Some(id) = self.vms.remove(&key) {
-                    self.events.push_back((id, Event::VmLost));
-                }
-            }
-            let Some(id) = self.vms.remove(&guilty) else {
-                continue;
-            };
-            let Some(frame) = self.hot.get_mut(&id) else {
-                continue;
-            };
-            tracing::error!(frame = %id, "a turn did not end: its thread was given up");
-            frame.vm = None;
-            let time = frame.machine.turn_time(self.shared.clock.now());
-            let next = FrameNext::Failed(Limit::WallClock.failure(&limits));
-            let (made, dropped, logs) = (Vec::new(), Vec::new(), Vec::new());
-            self.events.push_back((
-                id,
-                Event::TurnEnded {
-                    time,
-                    made,
-                    dropped,
-                    logs,
-                    next,
-                },
-            ));
-        }
-        self.step_events();
     }
 
     /// Commits that the frame needs a person.

@@ -137,6 +137,27 @@ impl History {
         &self.turns
     }
 
+    /// The history of these calls and turns: how one that was sent elsewhere is put together again.
+    #[cfg(feature = "process-wall")]
+    pub(crate) fn from_recorded(
+        made: Vec<(StackKind, CallRecord)>,
+        turns: Vec<RecordedTurn>,
+    ) -> Self {
+        Self {
+            made: made
+                .into_iter()
+                .map(|(kind, record)| RecordedCall { kind, record })
+                .collect(),
+            turns,
+        }
+    }
+
+    /// The recorded calls by `seq`, from 1.
+    #[cfg(feature = "process-wall")]
+    pub(crate) fn recorded(&self) -> impl ExactSizeIterator<Item = (StackKind, &CallRecord)> {
+        self.made.iter().map(|call| (call.kind, &call.record))
+    }
+
     /// How many children were made.
     pub(crate) fn made(&self) -> u32 {
         self.made.len() as u32

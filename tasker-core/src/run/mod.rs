@@ -10,5 +10,8 @@ pub(crate) use frame::{
 };
 pub(crate) use journal::{Attempted, Divergence, EXECUTE, History, TASKS, execute_args};
 
+#[cfg(feature = "process-wall")]
+pub(crate) use journal::RecordedTurn;
+
 #[cfg(test)]
 mod histories;

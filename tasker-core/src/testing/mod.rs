@@ -25,8 +25,10 @@ pub use clock::TestClock;
 pub use stub::{Performed, Stub};
 
 use crate::engine::{Engine, EngineBuilder, RunError, RunHandle};
+use crate::wall::Wall;
 
-/// Parks every frame as soon as it waits, in every [`TestEngine`] of the process: the second mode of our own suite.
+/// How every [`TestEngine`] of the process works: `park` parks every frame as soon as it waits, `process` puts the VMs into child
+/// processes (feature `process-wall`; see [`test_wall`]). The second and third mode of our own suite.
 pub const MODE_VARIABLE: &str = "TASKER_TEST_MODE";
 
 /// An engine on a clock that only the test moves.
@@ -52,11 +54,12 @@ impl TestEngine {
 
     /// Begins with a storage and a clock of the test's: how a second engine is started on the same rows.
     pub fn on(storage: Arc<dyn Storage>, clock: TestClock) -> TestEngineBuilder {
-        let park = std::env::var(MODE_VARIABLE).is_ok_and(|mode| mode == "park");
+        let park = is_mode("park");
         let builder = Engine::builder()
             .shared_storage(Arc::clone(&storage))
             .clock(Arc::new(clock.clone()))
             .threads(1)
+            .wall(test_wall())
             .keep_rows_ms(u64::MAX)
             .park_always(park);
         TestEngineBuilder {
@@ -154,6 +157,50 @@ impl TestEngine {
             Err(error) => panic!("the audit failed: {error}"),
         }
     }
+}
+
+/// The wall of this test run: in-process, or, with `TASKER_TEST_MODE=process`, child processes.
+///
+/// # Panics
+/// In the mode `process`, without the feature `process-wall`.
+pub fn test_wall() -> Wall {
+    if !is_mode("process") {
+        return Wall::in_process();
+    }
+    #[cfg(feature = "process-wall")]
+    {
+        Wall::process().program(sandbox_program())
+    }
+    #[cfg(not(feature = "process-wall"))]
+    panic!("{MODE_VARIABLE}=process needs the feature process-wall of tasker-core");
+}
+
+fn is_mode(name: &str) -> bool {
+    std::env::var(MODE_VARIABLE).is_ok_and(|mode| mode == name)
+}
+
+/// The program `tasker-sandbox` that was built with the tests: `TASKER_SANDBOX`, or beside the folder of the test programs.
+///
+/// # Panics
+/// When it is not there.
+#[cfg(feature = "process-wall")]
+pub fn sandbox_program() -> std::path::PathBuf {
+    if let Some(named) = std::env::var_os("TASKER_SANDBOX") {
+        return named.into();
+    }
+    let name = format!("tasker-sandbox{}", std::env::consts::EXE_SUFFIX);
+    let here = std::env::current_exe().unwrap_or_default();
+    here.ancestors()
+        .skip(1)
+        .take(3)
+        .map(|folder| folder.join(&name))
+        .find(|program| program.is_file())
+        .unwrap_or_else(|| {
+            panic!(
+                "no tasker-sandbox near {}: build it with `cargo build -p tasker-core --features process-wall`, or name it in TASKER_SANDBOX",
+                here.display()
+            )
+        })
 }
 
 impl TestEngineBuilder {

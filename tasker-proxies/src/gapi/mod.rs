@@ -68,6 +68,14 @@ impl GapiOptions {
     }
 }
 
+/// What `authenticate` takes: a scope, or several.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Scopes {
+    One(String),
+    Many(Vec<String>),
+}
+
 /// The service `gapi`.
 pub struct Gapi {
     client: HttpClient,
@@ -289,14 +297,16 @@ impl Gapi {
         let now = (self.client.clock())();
         match call.method().as_str() {
             "authenticate" => {
-                let scopes: Option<Vec<String>> = call.arg(0)?;
-                let scope = scopes.map_or_else(
-                    || "https://www.googleapis.com/auth/admin.directory.user.readonly".to_owned(),
-                    |mut scopes| {
+                let scope = match call.arg(0)? {
+                    None => {
+                        "https://www.googleapis.com/auth/admin.directory.user.readonly".to_owned()
+                    }
+                    Some(Scopes::One(scope)) => scope,
+                    Some(Scopes::Many(mut scopes)) => {
                         scopes.sort();
                         scopes.join(" ")
-                    },
-                );
+                    }
+                };
                 let granted = self.options.granted_scopes.as_deref();
                 if let Some(granted) = granted
                     && let Some(other) = scope.split(' ').find(|s| !granted.iter().any(|g| g == s))
