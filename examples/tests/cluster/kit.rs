@@ -21,7 +21,7 @@ const TASK: &str = "/** @task chain */
     }";
 pub(crate) const CALLS: usize = 5;
 /// How long a test waits for something before it says that it did not come.
-const PATIENCE: Duration = Duration::from_mins(3);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 /// How often it looks at what no signal tells: rows and files that other processes write.
 const LOOK: Duration = Duration::from_millis(20);
 

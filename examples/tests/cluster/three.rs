@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::kit::{CALLS, Cluster};
+use crate::kit::{CALLS, Cluster, PATIENCE};
 use crate::proxy::Proxy;
 
 async fn direct(url: &str) -> String {
@@ -41,7 +41,7 @@ async fn three_engines_share_three_thousand_runs_and_none_does_less_than_a_fifth
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_work_of_a_killed_engine_goes_on_within_a_lease() {
-    let lease = Duration::from_secs(3);
+    let lease = Duration::from_secs(5);
     let mut cluster = Cluster::start(lease, direct).await;
     let victim = cluster.process(0);
     let runs = cluster.submit(2_000).await;
@@ -72,7 +72,7 @@ async fn the_work_of_a_killed_engine_goes_on_within_a_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_whose_network_is_cut_stops_when_its_lease_is_gone_and_comes_back() {
-    let lease = Duration::from_secs(3);
+    let lease = Duration::from_secs(5);
     let mut proxy = None;
     let cluster = Cluster::start(lease, async |url| {
         let started = proxy.insert(Proxy::start(url).await);
@@ -119,10 +119,14 @@ async fn an_engine_whose_network_is_cut_stops_when_its_lease_is_gone_and_comes_b
             .until("it is back", async |it| it.live().await == 3)
             .await;
         println!("back {:.2?} after the network", healed.elapsed());
+        // A claim that was lost on a dead connection is given up after the reply timeout: until then the others do all.
         let before = cluster.performed_by(victim);
-        let runs = cluster.submit(1_000).await;
-        cluster.all_end(&runs).await;
-        assert!(cluster.performed_by(victim) > before, "it works again");
+        while cluster.performed_by(victim) == before {
+            assert!(healed.elapsed() < PATIENCE, "it never works again");
+            let runs = cluster.submit(300).await;
+            cluster.all_end(&runs).await;
+        }
+        println!("at work {:.2?} after the network", healed.elapsed());
     }
     cluster.end(Some(victim)).await;
 }

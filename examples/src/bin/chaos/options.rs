@@ -48,7 +48,7 @@ pub(crate) struct Options {
 }
 
 const USAGE: &str = "usage: chaos [--storage sqlite|postgres] [--workers 3] [--seconds 60] [--kill-every-ms 200] \
-    [--restart-server-every-ms 0] [--restart-command COMMAND] [--schema NAME] [--load 60] [--lease-ms 600, or 5000 with restarts] [--folder PATH] [--json]";
+    [--restart-server-every-ms 0] [--restart-command COMMAND] [--schema NAME] [--load 150] [--lease-ms 2000, or 5000 with restarts] [--folder PATH] [--json]";
 
 impl Options {
     pub(crate) fn read(args: impl Iterator<Item = String>) -> Result<Self, String> {
@@ -60,7 +60,7 @@ impl Options {
             kill_every_ms: 200,
             restart_server_every_ms: 0,
             restart_command: None,
-            load: 60,
+            load: 150,
             lease_ms: 0,
             schema: String::new(),
             json: false,
@@ -109,11 +109,12 @@ impl Options {
             return Err(format!("SQLite has no server to restart\n{USAGE}"));
         }
         if self.lease_ms == 0 {
-            // A lease must outlive a restart, or workers that live lose theirs with what they hold.
+            // Workers that live must not lose theirs, for then calls are repeated though nobody was killed: a lease outlives a
+            // moment in which a busy machine gives a process no time, and a restart of the server.
             self.lease_ms = if self.restart_server_every_ms > 0 {
                 5_000
             } else {
-                600
+                2_000
             };
         }
         if self.schema.is_empty() {
