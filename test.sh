@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Sets up and runs all tests. Needs Rust, a C compiler and, for the Postgres part, a PostgreSQL server: the one of
+# Sets up and runs all tests. Needs Rust, a C compiler, Python 3.10 and Node 18 or later (the tests of `tasker serve` start services
+# written in both, and Schemathesis, which .config/schemathesis.sh installs) and, for the Postgres part, a PostgreSQL server: the one of
 # TASKER_TEST_POSTGRES_URL, else a private one on a free loopback port, whose programs are found or installed by
 # .config/postgres.sh and which is stopped at the end. Nothing is skipped: what cannot be started fails the run.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-for program in cargo cc; do
+for program in cargo cc python3 node; do
     command -v "$program" >/dev/null || {
-        echo "test.sh: $program is not there; install Rust (https://rustup.rs) and a C compiler" >&2
+        echo "test.sh: $program is not there; install Rust (https://rustup.rs), a C compiler, Python 3 and Node" >&2
         exit 1
     }
 done

@@ -1,6 +1,8 @@
 //! The engine: claim → load → turn → step → commit → dispatch. The only layer that awaits.
 
+mod background;
 mod builder;
+mod call_logs;
 mod calls;
 mod claims;
 mod cleaner;
@@ -18,8 +20,10 @@ mod options;
 mod parking;
 mod programs;
 mod publish;
+mod settle;
 mod submit;
 mod threads;
+mod totals;
 mod trace;
 mod turns;
 mod writes;
@@ -39,6 +43,7 @@ pub use handle::RunHandle;
 pub use manual::Processed;
 pub use options::Drive;
 pub use publish::{Publish, PublishedTask};
+pub use settle::SettledCall;
 pub use submit::Submit;
 pub use trace::{Trace, TraceNode};
 

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::bridge::Op;
 use super::cache::BytecodeCache;
@@ -12,7 +11,7 @@ use super::frame::Vm;
 use super::host::{FrameHost, Kernel};
 use super::message::{Turn, VmStart};
 use super::prelude;
-use super::raw::{Ctx, Runtime, Thrown};
+use super::raw::{Ctx, Runtime, Stopper, Thrown};
 
 /// A pristine realm.
 type Realm = (Runtime, Rc<FrameHost>);
@@ -53,15 +52,15 @@ impl VmPool {
         true
     }
 
-    /// The switch of the realm that the next frame starts in: what [`Vm::interrupt`] gives after the first turn.
-    pub fn next_interrupt(&mut self) -> Arc<AtomicBool> {
+    /// The stopper of the realm that the next frame starts in: what [`Vm::stopper`] gives after the first turn.
+    pub fn next_stopper(&mut self) -> Stopper {
         if self.ready.is_empty() {
             let realm = realm(&self.cache);
             self.ready.push_back(realm);
         }
         self.ready
             .front()
-            .map(|(runtime, _)| runtime.interrupt())
+            .map(|(runtime, _)| runtime.stopper())
             .unwrap_or_default()
     }
 
