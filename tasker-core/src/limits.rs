@@ -22,6 +22,11 @@ pub struct Limits {
     pub calls: u32,
     /// Of these open at one time. Default 20,000.
     pub open_calls: u32,
+    /// Calls, nested tasks, timers and signal waits of all frames of a run together. Default 1,000,000. Without it a task that runs
+    /// itself would have no limit. Counted by each engine over the frames that it runs.
+    pub run_calls: u32,
+    /// Nested tasks of a run, in all. Default 10,000. Each is a VM and a journal; counted as [`Limits::run_calls`] is.
+    pub run_frames: u32,
     /// Nesting of tasks. Default 32; the root is 0.
     pub depth: u32,
     /// Text of one payload (input, arguments, result, service answer), in bytes. Default 4 MiB.
@@ -32,6 +37,14 @@ pub struct Limits {
     pub log_lines: u32,
     /// Text of one log line, in bytes. Default 16 KiB; longer lines are cut with a mark.
     pub log_line_bytes: usize,
+    /// Text of all log lines of one frame in its life, in bytes. Default 8 MiB; further lines are dropped with one line that says so.
+    pub log_bytes: usize,
+    /// Log lines of all frames of a run together. Default 100,000; further lines are dropped with one line that says so.
+    /// Counted as [`Limits::run_calls`] is.
+    pub run_log_lines: u32,
+    /// Whether task code may make code of text: `eval`, `Function` and its kin. Default true: it reaches no more than the frame that runs
+    /// it. False makes what runs be what was published.
+    pub eval: bool,
     /// Source text of a task with its modules, in bytes. Default 1 MiB. Checked at publish.
     pub source_bytes: usize,
 }
@@ -45,11 +58,16 @@ impl Default for Limits {
             turn_wall_ms: 10_000,
             calls: 100_000,
             open_calls: 20_000,
+            run_calls: 1_000_000,
+            run_frames: 10_000,
             depth: 32,
             payload_bytes: 4 << 20,
             json_depth: 100,
             log_lines: 10_000,
             log_line_bytes: 16 << 10,
+            log_bytes: 8 << 20,
+            run_log_lines: 100_000,
+            eval: true,
             source_bytes: 1 << 20,
         }
     }
@@ -71,6 +89,10 @@ pub enum Limit {
     Calls,
     /// [`Limits::open_calls`]
     OpenCalls,
+    /// [`Limits::run_calls`]
+    RunCalls,
+    /// [`Limits::run_frames`]
+    RunFrames,
     /// [`Limits::depth`]
     Depth,
     /// [`Limits::payload_bytes`]
@@ -89,6 +111,8 @@ impl Limit {
             Self::WallClock => "wall_clock",
             Self::Calls => "calls",
             Self::OpenCalls => "open_calls",
+            Self::RunCalls => "run_calls",
+            Self::RunFrames => "run_frames",
             Self::Depth => "depth",
             Self::Payload => "payload",
             Self::JsonDepth => "json_depth",
@@ -118,6 +142,14 @@ impl Limit {
             Self::OpenCalls => (
                 format!("{} open calls at one time", limits.open_calls),
                 "open_calls",
+            ),
+            Self::RunCalls => (
+                format!("{} calls in all frames of one run", limits.run_calls),
+                "run_calls",
+            ),
+            Self::RunFrames => (
+                format!("{} nested tasks in one run", limits.run_frames),
+                "run_frames",
             ),
             Self::Depth => (format!("{} nested tasks", limits.depth), "depth"),
             Self::Payload => (

@@ -504,6 +504,43 @@ async fn a_private_service_is_for_tasks_that_were_granted_it() {
 }
 
 #[tokio::test]
+async fn a_task_with_a_list_of_methods_calls_no_other_and_the_refusal_is_recorded() {
+    let (vault, open) = (Stub::new("vault"), Stub::new("open"));
+    let test = TestEngine::builder()
+        .stub(&open)
+        .with(|b| b.private_service(vault.clone()))
+        .start()
+        .await;
+    test.engine()
+        .publish(
+            "module.exports = async (i, { tools }) => {
+                const ends = [];
+                for (const call of [() => tools.vault.read.one(1), () => tools.vault.write(2), () => tools.open.list(3), () => tools.open.drop(4)]) {
+                    ends.push(await call().catch((e) => [e.type, e.message.includes('grant_methods')]));
+                }
+                await tools.sleep(60_000);
+                return ends;
+            }",
+        )
+        .name("clerk")
+        .grant_methods("vault", ["read.*"])
+        .grant_methods("open", ["list"])
+        .await
+        .unwrap();
+    let handle = test.submit("clerk", &()).await;
+    let refused = json!(["AUTHORIZATION_ERROR", true]);
+    // After the sleep the frame is built from its journal: what was refused is in it.
+    assert_eq!(
+        test.finish::<Value>(&handle).await.unwrap(),
+        json!([1, refused, 3, refused])
+    );
+    assert_eq!(vault.performed("write") + open.performed("drop"), 0);
+    let trace = handle.trace().await.unwrap().to_string();
+    assert!(trace.contains("vault.write failed"), "{trace}");
+    sound(&test).await;
+}
+
+#[tokio::test]
 async fn a_deadline_stops_calls_that_come_after_it() {
     let stub = Stub::new("svc");
     let test = TestEngine::builder().stub(&stub).start().await;

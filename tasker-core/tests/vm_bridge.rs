@@ -3,7 +3,7 @@
 mod vm_support;
 
 use tasker_core::vm::TurnEnd;
-use vm_support::{Frame, completed, run};
+use vm_support::{Frame, completed, program, run, start_of};
 
 /// A call whose arguments and answer hold a nested value, after the task has done its worst.
 const CALL: &str = "module.exports = async (i, { tools }) => { const r = await tools.db.find({ a: [1, { b: 'x' }] }); return [r.list[1].v, Object.keys(r)]; };";
@@ -137,4 +137,89 @@ fn the_same_start_and_deliveries_give_the_same_turns() {
         turns
     };
     assert_eq!(history(), history());
+}
+
+#[test]
+fn code_of_text_can_be_switched_off() {
+    let tries = "module.exports = async () => {
+        const ends = [];
+        for (const attempt of [
+            () => eval('1'),
+            () => (0, eval)('1'),
+            () => globalThis['ev' + 'al']('1'),
+            () => new Function('return 1')(),
+            () => (() => {}).constructor('return 1')(),
+            () => (async () => {}).constructor('return 1')(),
+            () => Object.getPrototypeOf(function* () {}).constructor('yield 1')(),
+            () => (async function* () {}).constructor('yield 1')(),
+            () => Object.getPrototypeOf((async () => {}).constructor)('return 1')(),
+            () => Reflect.construct(Object.getPrototypeOf(class {}).constructor, ['return 1'])(),
+            () => new (class extends Function {})('return 1')(),
+            () => console.log.constructor('return 1')(),
+            () => Object.getOwnPropertyDescriptor(Function.prototype, 'constructor').value('return 1')(),
+        ]) {
+            try { ends.push(typeof (await attempt())) } catch (e) { ends.push(e.message.includes('Limits::eval') ? 'refused' : e.message) }
+        }
+        return ends.filter((end) => end === 'number' || end === 'object');
+    };";
+    let mut start = start_of(program(tries), "null");
+    let TurnEnd::Completed(Some(made)) = Frame::of(&start).turn.end else {
+        panic!("allowed unless switched off")
+    };
+    assert_eq!(made.to::<Vec<String>>().unwrap().len(), 13);
+    start.limits = std::sync::Arc::new(tasker_core::limits::Limits {
+        eval: false,
+        ..tasker_core::limits::Limits::default()
+    });
+    assert_eq!(Frame::of(&start).turn.end, completed("[]"));
+    // The rest of the language does not need it.
+    let mut start = start_of(
+        program(
+            "module.exports = async () => { class A { async *g() { yield* [1, 2] } } const all = []; for await (const n of new A().g()) all.push(n); return all }",
+        ),
+        "null",
+    );
+    start.limits = std::sync::Arc::new(tasker_core::limits::Limits {
+        eval: false,
+        ..tasker_core::limits::Limits::default()
+    });
+    assert_eq!(Frame::of(&start).turn.end, completed("[1,2]"));
+}
+
+#[test]
+fn recorded_stacks_show_the_files_of_the_task_only() {
+    for body in [
+        "throw new Error('x')",
+        "[1].map(() => { throw new Error('x') })",
+        "JSON.parse('{')",
+        "setTimeout('no function')",
+        "new URL('::')",
+        "await tools.db.find(Symbol('x'))",
+        "__callHostTool__('db', 7)",
+        "structuredClone(() => 1)",
+        "atob('*')",
+        "eval('(() => { throw new Error(1) })()')",
+        "new Function('throw new Error(1)')()",
+        "Error.prepareStackTrace = (e, sites) => sites.join('|'); throw new Error('x')",
+        "Error.stackTraceLimit = 1e9; const f = (n) => { if (n) f(n - 1); else throw new Error('x') }; f(100)",
+        "const e = new Error('x'); e.stack = 'at host (/etc/passwd:1:1)\\n    at start (<tasker>:1:1)'; throw e",
+        "tools.then",
+        "await new Promise((go) => setTimeout(go)); null.x",
+    ] {
+        let mut frame = Frame::start(
+            &format!("module.exports = async (i, {{ tools }}) => {{ {body} }};"),
+            "null",
+        );
+        if frame.turn.end == TurnEnd::Waiting {
+            frame.settle(1);
+        }
+        let TurnEnd::Failed(failure) = &frame.turn.end else {
+            assert_eq!(body, "tools.then", "{:?}", frame.turn);
+            continue;
+        };
+        let stack = failure.stack.clone().unwrap_or_default();
+        for word in ["<tasker>", "native", "host_"] {
+            assert!(!stack.contains(word), "{body}: {stack}");
+        }
+    }
 }

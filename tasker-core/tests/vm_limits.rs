@@ -3,7 +3,6 @@
 mod vm_support;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tasker_core::Failure;
 use tasker_core::limits::Limits;
@@ -274,7 +273,7 @@ fn an_interrupt_from_another_thread_ends_the_frame_for_good() {
         "module.exports = async (i, { tools }) => { await tools.db.x(); for (;;) { try { for (;;); } catch {} } };",
         "null",
     );
-    frame.vm.interrupt().store(true, Ordering::Relaxed);
+    frame.vm.stopper().stop();
     frame.settle(1);
     assert_eq!(failed(&frame.turn).code.as_deref(), Some("wall_clock"));
     frame.settle(2);

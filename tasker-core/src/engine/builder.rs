@@ -19,6 +19,7 @@ use super::lease::{Heartbeat, LeaseClock, follow_server};
 use super::options::{Drive, Options};
 use super::programs::Programs;
 use super::threads::VmThreads;
+use super::totals::RunTotals;
 use super::{Engine, EngineInner};
 use crate::limits::Limits;
 use crate::service::{MethodPolicy, ServiceProxy, Services, ServicesBuilder};
@@ -291,6 +292,7 @@ async fn start_core(
         lease,
         hot: HashMap::new(),
         vms: HashMap::new(),
+        totals: RunTotals::default(),
         preparing: HashMap::new(),
         calls: HashMap::new(),
         idle: BTreeSet::new(),

@@ -5,18 +5,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tasker_adaptor::{
     BlockedReason, CallEnd, CallFinish, CallSeq, ClaimedCall, Epoch, Failure, Json, Lease, Outcome,
-    RunContext, StackRunId, TaskName, TaskRunId, TaskVersion,
+    RunContext, StackRun, StackRunId, TaskName, TaskRunId,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::EngineError;
+use super::call_logs::with_log;
 use super::core::{Answer, Asked, Core, Message, Shared};
 use super::programs::Loaded;
 use crate::limits::{Limit, check_payload};
 use crate::run::{EXECUTE, Event, Ready, ReadySource, TASKS};
-use crate::service::chain::links;
-use crate::service::{Reconciled, ResolvedPolicy, ServiceCall, ServiceError, UnknownOutcome};
+use crate::service::chain::{links, method};
+use crate::service::{
+    CallLog, Reconciled, ResolvedPolicy, ServiceCall, ServiceError, UnknownOutcome,
+};
+use crate::task::NotGranted;
 
 /// A call that is about to be asked.
 pub(crate) struct Asking {
@@ -107,7 +112,8 @@ impl Core {
         let Some(asked) = self.calls.remove(&call) else {
             return;
         };
-        self.want_calls = true;
+        // A claim is wanted when the last one was cut short; that of a free worker would find nothing.
+        self.want_calls |= self.calls.len() + 1 >= self.shared.options.calls_in_flight;
         let outcome = match answer {
             Answer::NotAsked => {
                 // The lease is unsure: the row stays this worker's until the lease is held again or lost.
@@ -341,8 +347,10 @@ async fn perform(
     if asking.service == TASKS && asking.path == EXECUTE {
         return Answer::Service(Err(no_such_task(shared, &asking)));
     }
-    if let Err(error) = granted(shared, &asking).await {
-        return Answer::Service(Err(error));
+    match granted(shared, &asking).await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => return Answer::Service(Err(error)),
+        None => return Answer::NotAsked,
     }
     let now = shared.clock.now();
     let own = policy
@@ -371,9 +379,11 @@ async fn perform(
         traceparent: asking.context.traceparent.as_deref().map(Arc::from),
         deadline,
         cancellation: token.clone(),
+        log: CallLog::default(),
         services: shared.services.clone(),
         depth: 0,
     };
+    let log = call.log.clone();
     let work = async {
         if asking.in_doubt {
             match policy.unknown_outcome {
@@ -400,23 +410,26 @@ async fn perform(
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
-        answer = work => answer,
-        () = token.cancelled() => Answer::Service(Err(cancelled(&asking))),
-        () = too_late => {
-            token.cancel();
-            Answer::Service(Err(ServiceError::timeout(format!(
-                "{}.{} did not answer in time{}; whether it happened is not known",
-                asking.service,
-                asking.path,
-                policy.timeout_ms.map(|ms| format!(" ({ms} ms)")).unwrap_or_default(),
-            ))))
+    let asked = async {
+        tokio::select! {
+            answer = work => answer,
+            () = token.cancelled() => Answer::Service(Err(cancelled(&asking))),
+            () = too_late => {
+                token.cancel();
+                Answer::Service(Err(ServiceError::timeout(format!(
+                    "{}.{} did not answer in time{}; whether it happened is not known",
+                    asking.service,
+                    asking.path,
+                    policy.timeout_ms.map(|ms| format!(" ({ms} ms)")).unwrap_or_default(),
+                ))))
+            }
+            () = shared.stop.cancelled() => {
+                token.cancel();
+                Answer::NotAsked
+            }
         }
-        () = shared.stop.cancelled() => {
-            token.cancel();
-            Answer::NotAsked
-        }
-    }
+    };
+    with_log(shared, (asking.run, asking.frame), &log, asked).await
 }
 
 fn cancelled(asking: &Asking) -> ServiceError {
@@ -424,39 +437,70 @@ fn cancelled(asking: &Asking) -> ServiceError {
         .with_code("CANCELLED")
 }
 
-/// Private services are for tasks that were granted them.
-async fn granted(shared: &Shared, asking: &Asking) -> Result<(), ServiceError> {
-    if !shared.services.is_private(&asking.service) {
-        return Ok(());
-    }
+/// Private services, and methods where a task has a list of them, are for tasks that were granted them. `None`: the engine stops.
+async fn granted(shared: &Shared, asking: &Asking) -> Option<Result<(), ServiceError>> {
     let loaded = match &asking.loaded {
-        Some(loaded) => Some(Arc::clone(loaded)),
-        None => match code_of(shared, asking).await {
-            Some((task, version)) => shared.programs.load(&task, &version).await.ok().flatten(),
-            None => None,
+        Some(loaded) => Arc::clone(loaded),
+        None => match code_of(shared, asking).await? {
+            Ok(loaded) => loaded,
+            Err(why) => {
+                return Some(Err(ServiceError::authorization(format!(
+                    "{}.{} was not asked: what this task was granted cannot be read: {why}",
+                    asking.service, asking.path
+                ))));
+            }
         },
     };
-    match loaded {
-        Some(loaded) if loaded.options.grants.contains(&asking.service) => Ok(()),
-        _ => Err(ServiceError::authorization(format!(
-            "the service {} is private and was not granted to this task: name it in the grants when the task is published",
-            asking.service
-        ))),
+    let private = shared.services.is_private(&asking.service);
+    let (service, method) = (&*asking.service, method(&asking.path));
+    let allowed = loaded.options.allows(service, &method, private);
+    Some(allowed.map_err(|why| {
+        ServiceError::authorization(match why {
+            NotGranted::Service => format!(
+                "the service {service} is private and was not granted to this task: name it in the grants when the task is published"
+            ),
+            NotGranted::Method => format!(
+                "this task was granted some methods of {service}, and {method} is none of them: add it with grant_methods when the task is published"
+            ),
+        })
+    }))
+}
+
+/// The code of the frame that made the call, or why it cannot be had. `None`: the engine stops.
+async fn code_of(shared: &Shared, asking: &Asking) -> Option<Result<Arc<Loaded>, String>> {
+    loop {
+        let error = match read_code_of(shared, asking).await {
+            Ok(Some(loaded)) => return Some(Ok(loaded)),
+            Ok(None) => return Some(Err("its code is gone".to_owned())),
+            Err(EngineError::Storage(error)) if error.is_retryable() => error,
+            Err(error) => return Some(Err(error.to_string())),
+        };
+        tracing::warn!(%error, "the grants of a task could not be read; it is tried again");
+        tokio::select! {
+            () = shared.clock.sleep(200) => {}
+            () = shared.stop.cancelled() => return None,
+        }
     }
 }
 
-/// Task and version of the frame that made the call.
-async fn code_of(shared: &Shared, asking: &Asking) -> Option<(TaskName, TaskVersion)> {
-    let frame = shared
-        .storage
-        .stack_run(asking.frame)
-        .await
-        .ok()
-        .flatten()?;
-    Some(match frame.version {
-        Some(version) => (TaskName::new(frame.path.as_str()), version),
-        None => (asking.context.task.clone(), asking.context.version.clone()),
-    })
+async fn read_code_of(
+    shared: &Shared,
+    asking: &Asking,
+) -> Result<Option<Arc<Loaded>>, EngineError> {
+    let context = &asking.context;
+    // The root frame runs what the run is pinned to; of a nested one its row says what.
+    let frame = match asking.depth {
+        0 => None,
+        _ => shared.storage.stack_run(asking.frame).await?,
+    };
+    match frame {
+        Some(StackRun {
+            path,
+            version: Some(version),
+            ..
+        }) => shared.programs.load(&TaskName::new(path), &version).await,
+        _ => shared.programs.load(&context.task, &context.version).await,
+    }
 }
 
 fn no_such_task(shared: &Shared, asking: &Asking) -> ServiceError {

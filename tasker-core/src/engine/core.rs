@@ -28,6 +28,7 @@ use super::manual::{ManualRequest, ManualStep};
 use super::options::{Drive, Options};
 use super::programs::Programs;
 use super::threads::{VmKey, VmReport, VmThreads};
+use super::totals::RunTotals;
 use crate::run::Event;
 use crate::service::{ServiceError, Services};
 use crate::vm::ToolNames;
@@ -222,6 +223,8 @@ pub(crate) struct Core {
 
     pub(crate) hot: HashMap<StackRunId, HotFrame>,
     pub(crate) vms: HashMap<VmKey, StackRunId>,
+    /// What the runs that are worked on here have made in all.
+    pub(crate) totals: RunTotals,
     /// Frames that are claimed and not hot yet.
     pub(crate) preparing: HashMap<StackRunId, Lease>,
     pub(crate) calls: HashMap<StackRunId, Asked>,
@@ -451,6 +454,12 @@ impl Core {
         }
         if let Some(draining) = &self.draining {
             next = next.min(draining.until_ms);
+        }
+        if self.active() > 0 {
+            // A turn that begins after this is looked for once its guard could have passed.
+            let wall_ms = self.shared.options.limits.turn_wall_ms;
+            let guard = mono.saturating_add(i64::try_from(wall_ms).unwrap_or(i64::MAX));
+            next = next.min(self.threads.next_watch_ms(wall_ms).unwrap_or(guard));
         }
         next
     }

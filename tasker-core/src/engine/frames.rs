@@ -205,6 +205,9 @@ impl Core {
         let next = frame.next.take();
         let run = frame.run();
         let parent = frame.parent;
+        if parent.is_none() {
+            self.totals.ended(run);
+        }
         match (parent, next) {
             (_, Some(FrameNext::Blocked(reason))) => self.shared.hub.blocked(run, reason),
             (None, Some(FrameNext::Completed(value))) => {

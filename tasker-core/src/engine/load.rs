@@ -132,6 +132,8 @@ impl Core {
                 self.timers.insert((due, id, *seq));
             }
         }
+        self.totals.loaded(row.task_run, id, row.made_count);
+        self.totals.trim(self.hot.values().map(HotFrame::run));
         let machine = Frame::loading(
             FrameFacts {
                 id,

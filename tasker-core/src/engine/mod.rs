@@ -1,6 +1,8 @@
 //! The engine: claim → load → turn → step → commit → dispatch. The only layer that awaits.
 
+mod background;
 mod builder;
+mod call_logs;
 mod calls;
 mod claims;
 mod cleaner;
@@ -21,6 +23,7 @@ mod publish;
 mod settle;
 mod submit;
 mod threads;
+mod totals;
 mod trace;
 mod turns;
 mod writes;

@@ -137,6 +137,16 @@ impl Publish {
         self
     }
 
+    /// Lets the task call these methods of a service and no others of it; see [`TaskOptions::grant_methods`].
+    pub fn grant_methods<M: Into<String>>(
+        mut self,
+        service: impl Into<String>,
+        methods: impl IntoIterator<Item = M>,
+    ) -> Self {
+        self.options = self.options.grant_methods(service, methods);
+        self
+    }
+
     /// All options at once.
     pub fn options(mut self, options: TaskOptions) -> Self {
         self.options = options;

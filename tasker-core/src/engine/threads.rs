@@ -1,17 +1,17 @@
 //! The homes of VMs: threads of this process, or child processes. Each frame stays in its home while it is hot.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::background::OsThread;
 use super::clock::EngineClock;
 use super::core::Message;
 use crate::limits::{Limit, Limits};
 use crate::run::History;
-use crate::vm::{BytecodeCache, VmDeliver, VmPool, VmStart};
+use crate::vm::{BytecodeCache, Stopper, VmDeliver, VmPool, VmStart};
 #[cfg(feature = "process-wall")]
 use crate::wall::process::ProcessHomes;
 use crate::wall::worker::{VmCommand, Watched, Worker, thread_stack};
@@ -21,9 +21,9 @@ use crate::wall::{Wall, WallError};
 /// Realms that each home keeps ready.
 const PREPARED: usize = 2;
 
-/// How long after the interrupt a turn may go on before its thread is given up, in milliseconds:
-/// it is stuck in a native operation that never asks.
-const GRACE_MS: i64 = 1_000;
+/// How long after it was stopped a turn may go on before its thread is given up, in milliseconds:
+/// it is stuck in a native operation that never asks. Short, for the other frames of the thread wait meanwhile.
+const GRACE_MS: i64 = 300;
 
 /// The homes of an engine's VMs.
 pub(crate) struct VmThreads {
@@ -82,7 +82,7 @@ impl VmThreads {
         })
     }
 
-    /// Interrupts turns that have outlived their wall-clock guard, and gives up threads that do not answer to that: the frame whose
+    /// Stops turns that have outlived their wall-clock guard, and gives up threads that do not answer to that: the frame whose
     /// turn does not end is reported as destroyed, the others as lost. Child processes have a watch of their own.
     pub(crate) fn watch(&mut self, limits: &Limits) {
         match &mut self.kind {
@@ -110,6 +110,15 @@ impl VmThreads {
             }
             #[cfg(feature = "process-wall")]
             Homes::Processes(_) => {}
+        }
+    }
+
+    /// When [`VmThreads::watch`] has to look next, on the monotonic clock, as far as turns are under way.
+    pub(crate) fn next_watch_ms(&self, wall_ms: u64) -> Option<i64> {
+        match &self.kind {
+            Homes::Threads(threads) => threads.next_watch_ms(wall_ms),
+            #[cfg(feature = "process-wall")]
+            Homes::Processes(_) => None,
         }
     }
 
@@ -181,7 +190,14 @@ struct Settings {
 struct VmThread {
     commands: mpsc::Sender<VmCommand>,
     doing: Doing,
+    os_thread: OsThread,
     handle: JoinHandle<()>,
+}
+
+impl VmThread {
+    fn doing(&self) -> MutexGuard<'_, Option<Running>> {
+        self.doing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A turn that is under way, for the watchdog.
@@ -189,7 +205,8 @@ struct Running {
     key: VmKey,
     /// On the monotonic clock.
     since_ms: i64,
-    interrupt: Arc<AtomicBool>,
+    stopper: Stopper,
+    stopped: bool,
 }
 
 /// What a VM thread is doing now.
@@ -199,10 +216,12 @@ impl Settings {
     fn spawn(&self, n: usize) -> std::io::Result<VmThread> {
         let (commands, inbox) = mpsc::channel();
         let doing = Doing::default();
+        let os_thread = OsThread::default();
         let home = ThreadHome {
             inbox,
             reports: self.reports.clone(),
             cache: Arc::clone(&self.cache),
+            os_thread: os_thread.clone(),
             watched: WatchedThread {
                 doing: Arc::clone(&doing),
                 clock: self.clock.clone(),
@@ -215,6 +234,7 @@ impl Settings {
         Ok(VmThread {
             commands,
             doing,
+            os_thread,
             handle,
         })
     }
@@ -239,29 +259,46 @@ impl ThreadHomes {
         Ok(Self { threads, settings })
     }
 
-    /// Gives up the threads that do not answer to the interrupt: which, and the VM whose turn does not end.
+    fn next_watch_ms(&self, wall_ms: u64) -> Option<i64> {
+        let wall_ms = i64::try_from(wall_ms).unwrap_or(i64::MAX);
+        let due = self.threads.iter().filter_map(|thread| {
+            let doing = thread.doing();
+            let running = doing.as_ref()?;
+            let grace = if running.stopped { GRACE_MS } else { 0 };
+            Some(
+                running
+                    .since_ms
+                    .saturating_add(wall_ms)
+                    .saturating_add(grace),
+            )
+        });
+        due.min()
+    }
+
+    /// Stops turns, and gives up the threads that do not answer to that: which, and the VM whose turn does not end.
     fn give_up(&mut self, wall_ms: u64) -> Vec<(usize, VmKey)> {
         let now = self.settings.clock.monotonic_ms();
         let mut given_up = Vec::new();
         for home in 0..self.threads.len() {
             let stuck = {
-                let doing = self.threads[home]
-                    .doing
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                let Some(running) = &*doing else { continue };
+                let mut doing = self.threads[home].doing();
+                let Some(running) = &mut *doing else { continue };
                 let over = now - running.since_ms - i64::try_from(wall_ms).unwrap_or(i64::MAX);
                 if over < 0 {
                     continue;
                 }
-                running.interrupt.store(true, Ordering::Relaxed);
+                if !running.stopped {
+                    running.stopper.stop();
+                    running.stopped = true;
+                }
                 (over >= GRACE_MS).then_some(running.key)
             };
             if let Some(guilty) = stuck
                 && let Ok(fresh) = self.settings.spawn(home)
             {
                 // The old thread ends by itself when its native operation does: its channel is closed.
-                self.threads[home] = fresh;
+                let old = std::mem::replace(&mut self.threads[home], fresh);
+                old.os_thread.into_background();
                 given_up.push((home, guilty));
             }
         }
@@ -298,11 +335,13 @@ struct ThreadHome {
     inbox: mpsc::Receiver<VmCommand>,
     reports: UnboundedSender<Message>,
     cache: Arc<BytecodeCache>,
+    os_thread: OsThread,
     watched: WatchedThread,
 }
 
 impl ThreadHome {
     fn run(mut self) {
+        self.os_thread.is_here();
         let mut worker = Worker::new(VmPool::new(Arc::clone(&self.cache), PREPARED));
         while let Some(command) = self.next(&mut worker) {
             if let Some(report) = worker.handle(command, &mut self.watched)
@@ -342,11 +381,12 @@ impl WatchedThread {
 }
 
 impl Watched for WatchedThread {
-    fn begins(&mut self, key: VmKey, interrupt: Arc<AtomicBool>, _wall_ms: u64) {
+    fn begins(&mut self, key: VmKey, stopper: Stopper, _wall_ms: u64) {
         self.set(Some(Running {
             key,
             since_ms: self.clock.monotonic_ms(),
-            interrupt,
+            stopper,
+            stopped: false,
         }));
     }
 

@@ -116,12 +116,14 @@ impl Core {
         &mut self,
         id: StackRunId,
         time: Timestamp,
-        turn: Turn,
+        mut turn: Turn,
         names: &HashMap<String, Current>,
     ) {
         let Some(frame) = self.hot.get(&id) else {
             return;
         };
+        let limits = &self.shared.options.limits;
+        self.totals.bound(frame.run(), id, &mut turn, limits);
         let mut logs = turn.logs;
         let mut rows = Vec::with_capacity(turn.made.len());
         let mut asking = self.calls.len();

@@ -11,6 +11,7 @@ mod doc_type;
 mod entry;
 mod error;
 mod facts;
+mod grants;
 mod jsdoc;
 mod literal;
 mod name;
@@ -30,6 +31,7 @@ mod typescript;
 mod validate;
 
 pub use error::TaskError;
+pub use grants::NotGranted;
 pub use pack::{read_dir, read_file};
 pub use program::{Module, ModuleFormat, Program};
 pub use publish::{PreparedTask, TaskOptions, TaskSource, prepare};

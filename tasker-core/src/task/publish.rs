@@ -69,19 +69,15 @@ impl TaskSource {
 pub struct TaskOptions {
     /// Private services that the task may call, beside the public ones.
     pub grants: Vec<String>,
+    /// Methods that the task may call of a service, where it may not call all; see [`TaskOptions::grant_methods`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub methods: BTreeMap<String, Vec<String>>,
     /// Path of the entry file. Set by [`prepare`].
     #[serde(skip_serializing_if = "String::is_empty")]
     pub entry: String,
 }
 
 impl TaskOptions {
-    /// Lets the task call a private service.
-    #[must_use]
-    pub fn grant(mut self, service: impl Into<String>) -> Self {
-        self.grants.push(service.into());
-        self
-    }
-
     /// The options of a stored task. Members that this version does not know are ignored.
     pub fn of(function: &TaskFunction) -> Result<Self, TaskError> {
         function

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 use tasker_adaptor::{CallSeq, Failure, Outcome, Timestamp};
@@ -10,7 +9,7 @@ use tasker_adaptor::{CallSeq, Failure, Outcome, Timestamp};
 use super::compile::limit_of;
 use super::host::{FrameHost, Kernel};
 use super::message::{Turn, TurnEnd, VmDeliver, VmStart};
-use super::raw::{Ctx, Job, Runtime, Thrown};
+use super::raw::{Ctx, Job, Runtime, Stopper, Thrown};
 use crate::limits::Limits;
 
 /// How many jobs count as one tick, so that a chain of trivial jobs ends too.
@@ -37,6 +36,7 @@ impl std::fmt::Debug for Vm {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct StartData<'a> {
+    eval: bool,
     tools: Vec<&'a str>,
     run: RunData<'a>,
 }
@@ -77,6 +77,7 @@ impl Vm {
     fn begin(&self, ctx: Ctx<'_>, start: &VmStart) -> Result<(), Thrown> {
         let run = &start.run;
         let data = StartData {
+            eval: start.limits.eval,
             tools: start.tools.names().collect(),
             run: RunData {
                 id: &run.id,
@@ -136,9 +137,9 @@ impl Vm {
         self.runtime.memory_bytes()
     }
 
-    /// Set it from a watchdog's thread: the turn ends with [`Limit::WallClock`](crate::limits::Limit::WallClock) as soon as QuickJS looks, and every later one at once.
-    pub fn interrupt(&self) -> Arc<AtomicBool> {
-        self.runtime.interrupt()
+    /// By which a watchdog's thread ends the turn under way.
+    pub fn stopper(&self) -> Stopper {
+        self.runtime.stopper()
     }
 
     fn is_over(&self) -> bool {

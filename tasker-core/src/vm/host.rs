@@ -79,6 +79,7 @@ pub(super) struct FrameHost {
     dropped: RefCell<Vec<CallSeq>>,
     logs: RefCell<Vec<LogLine>>,
     log_total: Cell<u32>,
+    log_bytes: Cell<usize>,
     /// Bytes that this turn has put outside the VM's heap.
     out_bytes: Cell<usize>,
     outcome: RefCell<Option<TurnEnd>>,
@@ -101,6 +102,7 @@ impl FrameHost {
             dropped: RefCell::default(),
             logs: RefCell::default(),
             log_total: Cell::default(),
+            log_bytes: Cell::default(),
             out_bytes: Cell::default(),
             outcome: RefCell::default(),
             unhandled: RefCell::default(),
@@ -405,22 +407,30 @@ impl FrameHost {
         if count > limits.log_lines {
             return;
         }
-        self.log_total.set(count + 1);
+        self.log_total.set(count.saturating_add(1));
+        let line = LogLine {
+            level,
+            message: cut(message, limits.log_line_bytes),
+            data: data.filter(|data| data.text().len() <= limits.log_line_bytes),
+        };
+        let bytes = line.message.len() + line.data.as_ref().map_or(0, |data| data.text().len());
+        let all = self.log_bytes.get().saturating_add(bytes);
+        let dropped = |limit: String| LogLine {
+            level: LogLevel::Warn,
+            message: format!("further log lines are dropped: the task passed the limit of {limit}"),
+            data: None,
+        };
         let line = if count == limits.log_lines {
-            LogLine {
-                level: LogLevel::Warn,
-                message: format!(
-                    "further log lines are dropped: the task passed the limit of {} lines; it is set by Limits::log_lines",
-                    limits.log_lines
-                ),
-                data: None,
-            }
+            dropped(format!("{count} lines; it is set by Limits::log_lines"))
+        } else if all > limits.log_bytes {
+            self.log_total.set(u32::MAX);
+            dropped(format!(
+                "{} bytes of log lines; it is set by Limits::log_bytes",
+                limits.log_bytes
+            ))
         } else {
-            LogLine {
-                level,
-                message: cut(message, limits.log_line_bytes),
-                data: data.filter(|data| data.text().len() <= limits.log_line_bytes),
-            }
+            self.log_bytes.set(all);
+            line
         };
         let bytes = line.message.len() + line.data.as_ref().map_or(0, |data| data.text().len());
         self.charge(ctx, bytes + 32);

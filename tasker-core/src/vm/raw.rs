@@ -12,6 +12,8 @@
 //! - **E.** Nothing unwinds into C: callbacks catch panics.
 //! - **F.** All memory of the runtime comes from [`Heap`]. Dropping frees the blocks and never runs `JS_FreeRuntime`, whose
 //!   assertions may abort the process after an out-of-memory. QuickJS keeps no state elsewhere once `Atomics` is out of reach.
+//! - **G.** One thing is done to a runtime by another thread: [`Stopper::stop`] sets its stack limit, under a lock that `drop`
+//!   takes before anything is freed.
 #![expect(
     unsafe_code,
     reason = "QuickJS is C; this is the one file of the VM that calls it, with the argument at each block"
@@ -24,7 +26,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rquickjs::qjs;
 
@@ -319,7 +321,7 @@ impl Shared {
             .get()
             .saturating_add((debt / BYTES_A_TICK) as u64);
         self.ticks.set(ticks);
-        if self.interrupt.load(Ordering::Relaxed) {
+        if self.stopper.is_set() {
             self.set_trip(Trip::Interrupted);
         } else if ticks > self.tick_limit.get() {
             self.set_trip(Trip::Ticks);
@@ -422,7 +424,7 @@ struct Shared {
     tick_debt: Cell<usize>,
     grants: Cell<u32>,
     tick_limit: Cell<u64>,
-    interrupt: Arc<AtomicBool>,
+    stopper: Stopper,
     host: Rc<dyn Host>,
     kept: RefCell<Vec<Option<qjs::JSValue>>>,
     free_slots: RefCell<Vec<u32>>,
@@ -452,7 +454,7 @@ impl Runtime {
             tick_debt: Cell::new(0),
             grants: Cell::new(0),
             tick_limit: Cell::new(u64::MAX),
-            interrupt: Arc::new(AtomicBool::new(false)),
+            stopper: Stopper::default(),
             host,
             kept: RefCell::default(),
             free_slots: RefCell::default(),
@@ -470,6 +472,7 @@ impl Runtime {
         // SAFETY: leaked just now; nothing frees it before `give_up` or `drop`.
         let shared = unsafe { pointer.as_ref() };
         let give_up = || {
+            shared.stopper.attach(None);
             shared.heap.free_all();
             // SAFETY: the pointer of the leaked box; this is the last use on every path that comes here.
             drop(unsafe { Box::from_raw(pointer.as_ptr()) });
@@ -483,6 +486,7 @@ impl Runtime {
                 return None;
             }
             shared.rt.set(rt);
+            shared.stopper.attach(Some(rt));
             qjs::JS_SetRuntimeOpaque(rt, opaque);
             let ctx = qjs::JS_NewContextRaw(rt);
             if ctx.is_null() {
@@ -542,6 +546,10 @@ impl Runtime {
                 stack_bytes.clamp(1, 16 << 20) as qjs::size_t,
             );
         };
+        if self.shared().stopper.is_set() {
+            // Stopped before it began: the limit set just now came after.
+            self.shared().set_trip(Trip::Interrupted);
+        }
     }
 
     /// A new turn: its tick budget.
@@ -551,9 +559,14 @@ impl Runtime {
         self.shared().tick_limit.set(limit);
     }
 
-    /// What ended this runtime, if anything did.
+    /// What ended this runtime, if anything did. Being stopped counts from the moment on at which another thread did it: the error
+    /// by which the task's code then ends is none of its own.
     pub(super) fn tripped(&self) -> Option<Trip> {
-        self.shared().trip.get()
+        let shared = self.shared();
+        if shared.trip.get().is_none() && shared.stopper.is_set() {
+            shared.set_trip(Trip::Interrupted);
+        }
+        shared.trip.get()
     }
 
     /// Bytes taken from the machine.
@@ -561,15 +574,57 @@ impl Runtime {
         self.shared().heap.used.get()
     }
 
-    /// Set from another thread, it ends the runtime at the next poll.
-    pub(super) fn interrupt(&self) -> Arc<AtomicBool> {
-        self.shared().interrupt.clone()
+    /// By which another thread ends this runtime.
+    pub(super) fn stopper(&self) -> Stopper {
+        self.shared().stopper.clone()
+    }
+}
+
+/// Ends a runtime from another thread. Good for ever: of a runtime that is gone nothing is touched.
+///
+/// QuickJS asks whether to go on about every 10,000 steps of the interpreter, and a step may be a native operation on megabytes. It
+/// looks at its stack limit at every call of a function, so a limit that nothing keeps within ends a loop of such operations
+/// after the one that is under way. Nothing here ends that one.
+#[derive(Clone, Debug, Default)]
+pub struct Stopper {
+    stop: Arc<AtomicBool>,
+    runtime: Arc<Mutex<Option<RuntimePointer>>>,
+}
+
+#[derive(Debug)]
+struct RuntimePointer(NonNull<qjs::JSRuntime>);
+
+// SAFETY: the pointer is used by `Stopper::stop` alone, which says why that may be on another thread.
+unsafe impl Send for RuntimePointer {}
+
+impl Stopper {
+    /// The turn under way ends with [`Limit::WallClock`](crate::limits::Limit::WallClock) as soon as QuickJS looks, and every later one at once.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(RuntimePointer(rt)) = &*runtime {
+            // SAFETY: the runtime lives while the lock is held (G). The function writes two aligned machine words, `stack_size` and
+            // `stack_limit`, and reads a third, `stack_top`, which its thread may read and write meanwhile. Each is read by itself,
+            // and any mix of old and new values is a limit that QuickJS keeps within: the old one, or one above every stack pointer
+            // of the turn. When the write is not seen, the poll sees the flag.
+            unsafe { qjs::JS_SetMaxStackSize(rt.as_ptr(), 1) };
+        }
+    }
+
+    fn is_set(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn attach(&self, rt: Option<*mut qjs::JSRuntime>) {
+        let rt = rt.and_then(NonNull::new).map(RuntimePointer);
+        *self.runtime.lock().unwrap_or_else(PoisonError::into_inner) = rt;
     }
 }
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        // Invariant F. No `Value` is alive, for each borrows `self`.
+        // Invariant G, then F. No `Value` is alive, for each borrows `self`.
+        self.shared().stopper.attach(None);
         self.shared().heap.free_all();
         // SAFETY: the pointer of `Box::leak`, used for the last time.
         drop(unsafe { Box::from_raw(self.shared.as_ptr()) });
@@ -608,7 +663,7 @@ impl Shared {
         }
         let ticks = self.ticks.get() + 1;
         self.ticks.set(ticks);
-        if self.interrupt.load(Ordering::Relaxed) {
+        if self.stopper.is_set() {
             self.set_trip(Trip::Interrupted);
         } else if ticks > self.tick_limit.get() {
             self.set_trip(Trip::Ticks);

@@ -18,7 +18,7 @@ use super::commands::CommandReader;
 use super::confine;
 use super::wire::Output;
 use super::worker::{VmDid, VmKey, VmReport, Watched, Worker};
-use crate::vm::{BytecodeCache, Turn, TurnEnd, VmPool};
+use crate::vm::{BytecodeCache, Stopper, Turn, TurnEnd, VmPool};
 
 /// First argument of a child.
 pub(super) const MARK: &str = "--tasker-sandbox-child";
@@ -283,7 +283,7 @@ struct Clockwork {
 struct Doing {
     /// Counts turns.
     turn: u64,
-    running: Option<(Arc<AtomicBool>, u64)>,
+    running: Option<(Stopper, u64)>,
     /// The clockwork stands still until a turn begins.
     stands: bool,
 }
@@ -318,10 +318,10 @@ impl Clockwork {
                 seen = doing.turn;
                 waited_ms = 0;
             }
-            if let Some((interrupt, wall_ms)) = &doing.running
+            if let Some((stopper, wall_ms)) = &doing.running
                 && waited_ms >= *wall_ms
             {
-                interrupt.store(true, Ordering::Relaxed);
+                stopper.stop();
             }
         }
     }
@@ -333,10 +333,10 @@ struct WatchedThread<'a> {
 }
 
 impl Watched for WatchedThread<'_> {
-    fn begins(&mut self, _key: VmKey, interrupt: Arc<AtomicBool>, wall_ms: u64) {
+    fn begins(&mut self, _key: VmKey, stopper: Stopper, wall_ms: u64) {
         let mut doing = self.clockwork.doing();
         doing.turn += 1;
-        doing.running = Some((interrupt, wall_ms));
+        doing.running = Some((stopper, wall_ms));
         if doing.stands {
             self.clockwork.begun.notify_one();
         }

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
 use tasker_adaptor::{
@@ -22,7 +21,7 @@ use crate::run::{History, RecordedTurn};
 use crate::service::ServiceStyle;
 use crate::task::{Module, ModuleFormat, Program};
 use crate::vm::{
-    BytecodeCache, Made, RunInfo, ToolNames, Turn, TurnEnd, VmDeliver, VmPool, VmStart,
+    BytecodeCache, Made, RunInfo, Stopper, ToolNames, Turn, TurnEnd, VmDeliver, VmPool, VmStart,
 };
 
 const SOURCE: &str = "module.exports = async function (input, context) {
@@ -40,7 +39,7 @@ const SOURCE: &str = "module.exports = async function (input, context) {
 struct Unwatched;
 
 impl Watched for Unwatched {
-    fn begins(&mut self, _: VmKey, _: Arc<AtomicBool>, _: u64) {}
+    fn begins(&mut self, _: VmKey, _: Stopper, _: u64) {}
     fn replayed_one(&mut self, _: VmKey) {}
     fn ends(&mut self) {}
 }

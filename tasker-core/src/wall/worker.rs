@@ -4,13 +4,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use tasker_adaptor::{BlockedReason, CallSeq, Failure, Timestamp};
 
 use crate::limits::Limits;
 use crate::run::{Attempted, Divergence, History};
-use crate::vm::{Made, Turn, TurnEnd, Vm, VmDeliver, VmPool, VmStart};
+use crate::vm::{Made, Stopper, Turn, TurnEnd, Vm, VmDeliver, VmPool, VmStart};
 
 /// Names one VM for ever: a counter of its engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,8 +61,8 @@ pub(crate) fn thread_stack(js_stack: usize) -> usize {
 
 /// Who is told which turn is under way.
 pub(crate) trait Watched {
-    /// A turn of this VM begins; the switch ends it.
-    fn begins(&mut self, key: VmKey, interrupt: Arc<AtomicBool>, wall_ms: u64);
+    /// A turn of this VM begins; the stopper ends it.
+    fn begins(&mut self, key: VmKey, stopper: Stopper, wall_ms: u64);
     /// A recorded turn was run again; the next one begins.
     fn replayed_one(&mut self, key: VmKey);
     /// The turn is over.
@@ -108,8 +107,8 @@ impl Worker {
                 start,
                 history,
             } => {
-                let interrupt = self.pool.next_interrupt();
-                watched.begins(key, interrupt, start.limits.turn_wall_ms);
+                let stopper = self.pool.next_stopper();
+                watched.begins(key, stopper, start.limits.turn_wall_ms);
                 let (mut vm, turn) = self.pool.start(&start);
                 let what = match history {
                     None => VmDid::Turned(turn),
@@ -127,7 +126,7 @@ impl Worker {
             }
             VmCommand::Deliver { key, deliver } => {
                 let (vm, limits) = self.vms.get_mut(&key)?;
-                watched.begins(key, vm.interrupt(), limits.turn_wall_ms);
+                watched.begins(key, vm.stopper(), limits.turn_wall_ms);
                 (key, deliver.time, VmDid::Turned(vm.deliver(&deliver)))
             }
             VmCommand::Drop { key } => {

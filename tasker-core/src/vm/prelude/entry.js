@@ -38,8 +38,16 @@ const classMethod = (Class) => {
   throw new RealTypeError('the exported class has no method execute, run, runTask, main or handle');
 };
 const noFunction = (name) => new RealTypeError(`the task ${name} has no function to run: set module.exports to one, write 'export default async function', or leave a single top-level function`);
+// Code of text, switched off: every way to a constructor of functions leads through these prototypes.
+const noEval = () => {
+  const refuse = function () { throw new RealTypeError('this engine takes no code of text: eval and Function are switched off by Limits::eval'); };
+  for (const fn of [function () {}, async () => {}, function* () {}, async function* () {}]) hide(getPrototypeOf(fn), 'constructor', refuse);
+  publish('eval', refuse);
+  publish('Function', refuse);
+};
 const start = async (info, name, input) => {
   try {
+    if (!info.eval) noEval();
     const own = [['log', log], ['sleep', sleep], ['tasks', taskTools()]];
     const tools = toolsObject(info.tools, own);
     const { run } = info;
@@ -49,7 +57,7 @@ const start = async (info, name, input) => {
     push(own, ['task', { execute: tools.tasks.execute }]);
     const context = toolsObject(info.tools, own);
     publish('tools', tools);
-    for (let i = 0; i < info.tools.length; i++) if (info.tools[i] === 'http') publishFetch();
+    for (let i = 0; i < info.tools.length; i++) if (info.tools[i] === 'http') publishLater(['fetch', 'Headers', 'Response']);
     const loaded = host_load();
     const exports = loaded[1];
     let fn, value;

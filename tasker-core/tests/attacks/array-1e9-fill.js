@@ -1,0 +1,2 @@
+// ends: memory
+Array(1e9).fill(0).length

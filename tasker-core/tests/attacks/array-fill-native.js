@@ -1,0 +1,2 @@
+// ends: cpu
+const a=Array(1500000); for(;;) a.fill(1)

@@ -1,0 +1,2 @@
+// ends: cpu
+const a=Array(500000).fill([]); for(;;) a.flat()

@@ -1,0 +1,2 @@
+// ends: cpu
+globalThis.__result=Array.fromAsync({length:1e9}); 0

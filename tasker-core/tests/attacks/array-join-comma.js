@@ -1,0 +1,2 @@
+// ends: cpu
+Array(2**28).join(',').length

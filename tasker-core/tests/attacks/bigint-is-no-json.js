@@ -1,0 +1,2 @@
+// ends: error TypeError
+return { big: 1n };

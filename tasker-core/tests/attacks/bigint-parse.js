@@ -1,0 +1,2 @@
+// ends: error RangeError
+BigInt('9'.repeat(3000000))

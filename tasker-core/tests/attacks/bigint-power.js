@@ -1,0 +1,2 @@
+// ends: error RangeError
+return 2n ** (2n ** 40n);

@@ -1,0 +1,3 @@
+// ends: cpu
+const a = 3n ** 200000n;
+for (;;) a * a;

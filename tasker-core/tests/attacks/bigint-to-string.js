@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) (7n ** 300000n).toString();

@@ -1,0 +1,4 @@
+// ends: error TypeError
+const o = {};
+o.o = o;
+await tools.svc.m(o);

@@ -1,0 +1,4 @@
+// ends: error TypeError
+const o = {};
+o.o = o;
+return o;

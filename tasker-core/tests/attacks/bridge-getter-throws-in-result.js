@@ -1,0 +1,2 @@
+// ends: error TypeError
+return { get a() { throw new TypeError('mine'); } };

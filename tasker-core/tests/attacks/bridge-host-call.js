@@ -1,0 +1,2 @@
+// ends: completed 3
+return await __callHostTool__('svc', 'm', [3]);

@@ -1,0 +1,2 @@
+// ends: error LimitExceeded payload
+await tools.svc.m('x'.repeat(5e6));

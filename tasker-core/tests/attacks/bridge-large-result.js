@@ -1,0 +1,2 @@
+// ends: error LimitExceeded payload
+return 'x'.repeat(5e6);

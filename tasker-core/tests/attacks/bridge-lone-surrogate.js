@@ -1,0 +1,2 @@
+// ends: completed true
+return (await tools.svc.m('\ud800')) === '\ud800';

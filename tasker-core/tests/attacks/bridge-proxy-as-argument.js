@@ -1,0 +1,2 @@
+// ends: completed [1,2]
+return await tools.svc.m(new Proxy([1, 2], { get(t, k) { return k === 'length' ? 2 : Reflect.get(t, k); } }));

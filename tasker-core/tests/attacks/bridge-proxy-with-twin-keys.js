@@ -1,0 +1,2 @@
+// ends: error TypeError
+await tools.svc.m(new Proxy({}, { ownKeys() { return ['a', 'a']; } }));

@@ -1,0 +1,2 @@
+// ends: completed false
+try { setTimeout('no function'); } catch (e) { return !e.stack.includes('<tasker>'); }

@@ -1,0 +1,2 @@
+// ends: error TypeError
+await tools.svc.m(Symbol('x'));

@@ -1,0 +1,2 @@
+// ends: error Error
+throw null;

@@ -1,0 +1,2 @@
+// ends: error URIError
+await tools.svc.m({ toJSON() { throw new URIError('mine'); } });

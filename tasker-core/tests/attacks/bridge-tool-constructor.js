@@ -1,0 +1,2 @@
+// ends: completed "undefined"
+return typeof tools.svc.constructor;

@@ -1,0 +1,2 @@
+// ends: memory
+Date.parse('1'.repeat(20000000))

@@ -1,0 +1,2 @@
+// ends: error Error
+globalThis.__result=import('fs'); 0

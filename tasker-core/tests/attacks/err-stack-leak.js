@@ -1,0 +1,2 @@
+// ends: completed undefined
+new Error('x').stack

@@ -1,0 +1,2 @@
+// ends: completed undefined
+Error.prepareStackTrace=(e,s)=>{ for(;;){} }; new Error().stack

@@ -1,0 +1,2 @@
+// ends: cpu
+const s='\u1234'.repeat(2000000); for(;;) escape(s)

@@ -1,0 +1,2 @@
+// ends: completed undefined
+new Function('return this')() === globalThis

@@ -1,0 +1,2 @@
+// ends: stack
+const o={get a(){ return this.a }}; o.a

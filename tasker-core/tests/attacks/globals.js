@@ -1,0 +1,2 @@
+// ends: completed undefined
+JSON.stringify(Object.getOwnPropertyNames(globalThis))

@@ -1,0 +1,2 @@
+// ends: error SyntaxError
+} }; process.exit(1); ({ x() {{

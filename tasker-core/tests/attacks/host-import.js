@@ -1,0 +1,2 @@
+// ends: error Error
+return (await import('/etc/passwd')).default;

@@ -1,0 +1,2 @@
+// ends: error ReferenceError
+process.exit(1);

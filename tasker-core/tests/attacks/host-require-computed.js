@@ -1,0 +1,2 @@
+// ends: error Error
+return require(['f', 's'].join(''))['readdir' + 'Sync']('/');

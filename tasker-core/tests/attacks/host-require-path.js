@@ -1,0 +1,2 @@
+// ends: error Refused
+return require('../../../../etc/passwd');

@@ -1,0 +1,2 @@
+// ends: cpu
+Iterator.from({next(){return {done:false,value:1}}}).toArray()

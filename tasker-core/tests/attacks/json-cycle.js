@@ -1,0 +1,2 @@
+// ends: error TypeError
+const a={}; a.a=a; JSON.stringify(a)

@@ -1,0 +1,3 @@
+// ends: cpu
+const AsyncFunction = (async () => {}).constructor;
+for (;;) AsyncFunction('for (;;);')();

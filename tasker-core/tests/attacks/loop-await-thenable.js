@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) await { then(resolve) { resolve(); } };

@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { try { class Endless { static { for (;;); } } } catch {} }

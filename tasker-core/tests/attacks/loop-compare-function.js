@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { try { [2, 1].toSorted(() => { for (;;); }); } catch {} }

@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { try { continue; } finally { continue; } }

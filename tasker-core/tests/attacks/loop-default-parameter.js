@@ -1,0 +1,3 @@
+// ends: cpu
+const f = (a = (() => { for (;;); })()) => a;
+for (;;) { try { f(); } catch {} }

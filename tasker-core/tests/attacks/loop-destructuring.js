@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { try { const [first] = { [Symbol.iterator]() { return { next() { for (;;); } }; } }; } catch {} }

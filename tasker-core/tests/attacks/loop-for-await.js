@@ -1,0 +1,2 @@
+// ends: cpu
+for await (const n of (async function* () { for (;;) yield 0; })());

@@ -1,0 +1,2 @@
+// ends: cpu
+Object.fromEntries({ *[Symbol.iterator]() { for (;;) yield ['a', 1]; } });

@@ -1,0 +1,3 @@
+// ends: cpu
+const Generator = (function* () {}).constructor;
+for (;;) { try { Generator('for (;;);')().next(); } catch {} }

@@ -1,0 +1,3 @@
+// ends: cpu
+const endless = { get more() { return true; } };
+while (endless.more);

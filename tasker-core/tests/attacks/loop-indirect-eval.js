@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { try { (0, eval)('for (;;);'); } catch {} }

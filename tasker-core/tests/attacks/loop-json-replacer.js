@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { try { JSON.stringify([1], () => { for (;;); }); } catch {} }

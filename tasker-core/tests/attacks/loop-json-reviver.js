@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { try { JSON.parse('[1]', () => { for (;;); }); } catch {} }

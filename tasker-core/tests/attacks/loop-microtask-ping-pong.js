@@ -1,0 +1,4 @@
+// ends: cpu
+const ping = () => queueMicrotask(pong), pong = () => queueMicrotask(ping);
+ping();
+await new Promise(() => {});

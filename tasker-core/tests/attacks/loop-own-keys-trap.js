@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { try { Reflect.ownKeys(new Proxy({}, { ownKeys() { for (;;); } })); } catch {} }

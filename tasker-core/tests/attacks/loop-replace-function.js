@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { try { 'a'.replace(/a/, () => { for (;;); }); } catch {} }

@@ -1,0 +1,2 @@
+// ends: cpu
+try { for (;;); } finally { return 'escaped'; }

@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { try { +{ [Symbol.toPrimitive]() { for (;;); } }; } catch {} }

@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { try { await tools.svc.m({ get x() { for (;;); } }); } catch {} }

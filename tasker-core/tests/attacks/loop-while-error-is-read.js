@@ -1,0 +1,2 @@
+// ends: cpu
+throw { get name() { for (;;); }, get stack() { for (;;); } };

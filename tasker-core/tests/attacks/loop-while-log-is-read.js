@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) print({ get x() { for (;;); } });

@@ -1,0 +1,2 @@
+// ends: cpu
+return { a: 1, get b() { for (;;); } };

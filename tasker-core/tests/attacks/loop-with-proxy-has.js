@@ -1,0 +1,2 @@
+// ends: cpu
+with (new Proxy({}, { has() { for (;;); } })) x;

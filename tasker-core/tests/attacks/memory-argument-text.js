@@ -1,0 +1,3 @@
+// ends: memory
+const part = 'x'.repeat(1e6);
+for (;;) tools.svc.m(part).catch(() => {});

@@ -1,0 +1,2 @@
+// ends: memory
+new Array(2 ** 32 - 1).fill(0);

@@ -1,0 +1,2 @@
+// ends: memory
+return btoa('x'.repeat(2e7)).length;

@@ -1,0 +1,3 @@
+// ends: memory
+const kept = [];
+for (let n = 0; ; n++) kept.push(new Date(n).toISOString());

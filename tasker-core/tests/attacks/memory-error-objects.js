@@ -1,0 +1,3 @@
+// ends: memory
+const kept = [];
+for (;;) { try { null.x; } catch (e) { kept.push(e); } }

@@ -1,0 +1,2 @@
+// ends: memory
+return Object.groupBy({ *[Symbol.iterator]() { for (let n = 0; ; n++) yield n; } }, (n) => 'group ' + n);

@@ -1,0 +1,2 @@
+// ends: memory
+return Iterator.from({ next: () => ({ done: false, value: {} }) }).toArray().length;

@@ -1,0 +1,2 @@
+// ends: memory
+return 'x'.padEnd(2 ** 29).length;

@@ -1,0 +1,2 @@
+// ends: cpu
+return String.raw({ raw: { length: 2 ** 53 - 1 } }).length;

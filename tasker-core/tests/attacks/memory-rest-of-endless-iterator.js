@@ -1,0 +1,2 @@
+// ends: memory
+const [...rest] = { *[Symbol.iterator]() { for (;;) yield {}; } };

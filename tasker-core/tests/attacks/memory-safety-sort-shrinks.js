@@ -1,0 +1,6 @@
+// ends: completed "ok"
+try {
+const a = [5, 4, 3, 2, 1];
+a.sort(() => { a.length = 0; return -1; });
+} catch {}
+return 'ok';

@@ -1,0 +1,2 @@
+// ends: memory
+Math.max(...{ *[Symbol.iterator]() { for (;;) yield 1; } });

@@ -1,0 +1,3 @@
+// ends: memory
+const kept = [];
+for (;;) kept.push(Symbol('s'.repeat(1000) + kept.length));

@@ -1,0 +1,2 @@
+// ends: cpu
+(async()=>{ for(;;) await 0 })(); 0

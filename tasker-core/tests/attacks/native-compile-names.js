@@ -1,0 +1,3 @@
+// ends: cpu
+const text = Array.from({ length: 60000 }, (_, n) => 'var name' + n).join(';');
+for (;;) { try { new Function(text); } catch {} }

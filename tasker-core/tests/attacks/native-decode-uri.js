@@ -1,0 +1,3 @@
+// ends: cpu
+const text = '%41'.repeat(1e6);
+for (;;) { try { decodeURIComponent(text); } catch {} }

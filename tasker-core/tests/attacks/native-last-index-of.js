@@ -1,0 +1,3 @@
+// ends: cpu
+const text = 'ab'.repeat(200000), part = 'ab'.repeat(100000) + 'c';
+for (;;) { try { text.lastIndexOf(part); } catch {} }

@@ -1,0 +1,2 @@
+// ends: stack
+const o={toJSON(){ return JSON.stringify(o) }}; JSON.stringify(o)

@@ -1,0 +1,3 @@
+// ends: cpu
+const text = '\u00df'.repeat(1e6);
+for (;;) { try { text.toUpperCase(); } catch {} }

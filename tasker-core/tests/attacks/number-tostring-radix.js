@@ -1,0 +1,2 @@
+// ends: cpu
+for(;;) (Number.MAX_VALUE).toString(2)

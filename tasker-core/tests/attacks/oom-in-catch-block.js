@@ -1,0 +1,5 @@
+// ends: memory
+const kept = [], fill = () => { for (;;) kept.push(new Uint8Array(50000)); };
+try { try { throw 1; } catch { fill(); } } catch {}
+kept.length = 0;
+return 'survived';

@@ -1,0 +1,5 @@
+// ends: memory
+const kept = [], fill = () => { for (;;) kept.push(new Uint8Array(50000)); };
+try { class A { static x = fill(); } } catch {}
+kept.length = 0;
+return 'survived';

@@ -1,0 +1,2 @@
+// ends: stack
+eval('a=>'.repeat(50000)+'1')

@@ -1,0 +1,2 @@
+// ends: stack
+eval('('.repeat(100000)+'1'+')'.repeat(100000))

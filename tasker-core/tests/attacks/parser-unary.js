@@ -1,0 +1,2 @@
+// ends: stack
+eval('!'.repeat(1000000)+'1')

@@ -1,0 +1,2 @@
+// ends: error NeverSettlesError
+await new Promise(() => {});

@@ -1,0 +1,2 @@
+// ends: memory
+const p=new Promise(()=>{}); for(;;) p.then(()=>{})

@@ -1,0 +1,3 @@
+// ends: cpu
+const ring = { then(resolve) { resolve(ring); } };
+await ring;

@@ -1,0 +1,4 @@
+// ends: error TypeError
+let me;
+me = Promise.resolve().then(() => me);
+await me;

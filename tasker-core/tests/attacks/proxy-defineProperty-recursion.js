@@ -1,0 +1,2 @@
+// ends: stack
+const p=new Proxy({}, {get(t,k,r){ return r[k] }}); p.x

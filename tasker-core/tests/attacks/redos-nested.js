@@ -1,0 +1,2 @@
+// ends: cpu
+/^(a+)+$/.test('a'.repeat(40)+'!')

@@ -1,0 +1,2 @@
+// ends: memory
+/(?:(a)|(b)|(c)|.)*?z/.exec('abc'.repeat(500000))

@@ -1,0 +1,2 @@
+// ends: error SyntaxError
+new RegExp('('.repeat(50000)+')'.repeat(50000))

@@ -1,0 +1,2 @@
+// ends: cpu
+return /^(?:a|a)*b/.test('a'.repeat(40));

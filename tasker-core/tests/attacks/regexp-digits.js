@@ -1,0 +1,2 @@
+// ends: cpu
+return /^(\d+)*$/.test('1'.repeat(40) + 'a');

@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { try { /(z+)+$/.test('z'.repeat(40) + 'b'); } catch {} }

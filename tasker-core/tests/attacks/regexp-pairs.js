@@ -1,0 +1,2 @@
+// ends: cpu
+return /^(x+x+)+y/.test('x'.repeat(40));

@@ -1,0 +1,2 @@
+// ends: cpu
+return ('a'.repeat(40) + '!').split(/^(?:a+)+$/).length;

@@ -1,0 +1,2 @@
+// ends: memory
+let s='x'; for(let i=0;i<29;i++) s=s+s; s.charCodeAt(5)

@@ -1,0 +1,2 @@
+// ends: cpu
+const k=[]; for(let i=0;;i++){ const o={}; o['a'+i]=1; k.push(o)}

@@ -1,0 +1,2 @@
+// ends: memory
+'a'.repeat(10000000).split('').length

@@ -1,0 +1,2 @@
+// ends: stack
+return eval('['.repeat(100000) + ']'.repeat(100000));

@@ -1,0 +1,3 @@
+// ends: stack
+const f = async () => { await f(); };
+await f();

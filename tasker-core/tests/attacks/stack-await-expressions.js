@@ -1,0 +1,2 @@
+// ends: stack
+return eval('async () => {' + 'await '.repeat(100000) + '1}');

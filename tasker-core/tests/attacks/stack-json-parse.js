@@ -1,0 +1,2 @@
+// ends: stack
+return JSON.parse('['.repeat(100000) + ']'.repeat(100000)).length;

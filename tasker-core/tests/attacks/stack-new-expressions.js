@@ -1,0 +1,2 @@
+// ends: stack
+return eval('new '.repeat(100000) + 'X');

@@ -1,0 +1,2 @@
+// ends: stack
+return eval('1?'.repeat(100000) + '1' + ':1'.repeat(100000));

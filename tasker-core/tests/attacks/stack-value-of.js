@@ -1,0 +1,3 @@
+// ends: stack
+const o = { valueOf() { return +o; } };
+return +o;

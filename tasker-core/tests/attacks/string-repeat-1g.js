@@ -1,0 +1,2 @@
+// ends: memory
+'x'.repeat(2**30-2).length

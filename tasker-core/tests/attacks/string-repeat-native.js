@@ -1,0 +1,2 @@
+// ends: cpu
+for(;;) 'x'.repeat(20000000)

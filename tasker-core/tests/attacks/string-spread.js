@@ -1,0 +1,2 @@
+// ends: memory
+[...'x'.repeat(20000000)].length

@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { try { new AggregateError({ *[Symbol.iterator]() { for (;;); } }); } catch {} }

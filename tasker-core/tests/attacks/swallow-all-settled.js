@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) Promise.allSettled([{ get then() { for (;;); } }]);

@@ -1,0 +1,2 @@
+// ends: cpu
+async function* g(){ for(;;){} } for(;;){ g().next() }

@@ -1,0 +1,3 @@
+// ends: cpu
+class F { x = (() => { for (;;); })(); }
+for (;;) { try { new F(); } catch {} }

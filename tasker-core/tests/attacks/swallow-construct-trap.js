@@ -1,0 +1,3 @@
+// ends: cpu
+const P = new Proxy(class {}, { construct() { for (;;); } });
+for (;;) { try { new P(); } catch {} }

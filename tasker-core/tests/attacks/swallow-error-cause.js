@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { try { new Error('x', { get cause() { for (;;); } }); } catch {} }

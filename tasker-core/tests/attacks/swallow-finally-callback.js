@@ -1,0 +1,4 @@
+// ends: cpu
+Promise.resolve().finally(() => { for (;;); }).catch(() => {});
+await new Promise((go) => setTimeout(go, 1));
+return 'swallowed';

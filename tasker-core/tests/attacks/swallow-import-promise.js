@@ -1,0 +1,2 @@
+// ends: cpu
+for(;;){ import({toString(){ for(;;){} }}) }

@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { try { [1].values().flatMap(() => { for (;;); }).next(); } catch {} }

@@ -1,0 +1,2 @@
+// ends: cpu
+Error.prepareStackTrace=(e,s)=>{ for(;;){} }; for(;;) { new Error() }

@@ -1,0 +1,2 @@
+// ends: cpu
+const f=()=>{ for(;;){} }; for(;;){ try { new Promise(f) } catch {} }

@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) Promise.race([new Proxy({}, { get() { for (;;); } })]).catch(() => {});

@@ -1,0 +1,2 @@
+// ends: cpu
+for(;;){ Promise.try(()=>{ for(;;){} }) }

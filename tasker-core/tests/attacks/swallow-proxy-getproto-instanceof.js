@@ -1,0 +1,2 @@
+// ends: cpu
+for(;;){ try { ({}) instanceof {[Symbol.hasInstance](){ for(;;){} }} } catch {} }

@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { try { structuredClone({ get a() { for (;;); } }); } catch {} }

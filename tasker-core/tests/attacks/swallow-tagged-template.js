@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { try { ((s) => { for (;;); })`x`; } catch {} }

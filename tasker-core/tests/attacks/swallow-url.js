@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { try { new URL({ toString() { for (;;); } }); } catch {} }

@@ -1,0 +1,2 @@
+// ends: memory
+eval('switch(1){'+'case 2:'.repeat(500000)+'}')

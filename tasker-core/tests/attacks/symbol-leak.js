@@ -1,0 +1,2 @@
+// ends: cpu
+for(let i=0;;i++) Symbol.for('k'+i)

@@ -1,0 +1,2 @@
+// ends: error Error
+const r=Proxy.revocable({},{}); r.revoke(); throw r.proxy
