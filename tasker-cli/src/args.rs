@@ -182,6 +182,13 @@ pub enum Command {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
+    /// Does one step of the executor, confined. `tasker serve` starts it.
+    #[command(name = "execute-once", hide = true)]
+    ExecuteOnce {
+        /// The process that started this one.
+        #[arg(long)]
+        parent: u32,
+    },
     /// Becomes the program of a service, which ends when its server does. `tasker serve` starts services so.
     #[command(name = "become-service", hide = true)]
     BecomeService {

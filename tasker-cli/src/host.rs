@@ -1,6 +1,6 @@
 //! The engine of this process: its database and its services, as the settings say.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tasker_adaptor_postgres::PostgresStorage;
@@ -126,7 +126,7 @@ pub(crate) fn builder(
 ) -> Result<EngineBuilder, CliError> {
     let mut builder = Engine::builder()
         .shared_storage(Arc::clone(&storage))
-        .wall(wall(config)?);
+        .wall(wall(config)?.unwrap_or(Wall::in_process()));
     let elsewhere = |name: &str| peers.iter().any(|peer| peer.name == name);
     if !elsewhere("keystore") {
         builder = builder.private_service(keystore(config, storage)?);
@@ -161,13 +161,24 @@ pub(crate) fn builder(
     Ok(builder)
 }
 
-/// What stands between tasks and this process.
-fn wall(config: &Config) -> Result<Wall, CliError> {
+/// The wall of processes, where the settings ask for it.
+fn wall(config: &Config) -> Result<Option<Wall>, CliError> {
     match config.text("wall") {
-        "process" => Ok(Wall::process()),
-        "in-process" => Ok(Wall::in_process()),
+        "process" => Ok(Some(Wall::process())),
+        "in-process" => Ok(None),
         _ => Err(config.wrong("wall", "is no wall; walls are process and in-process")),
     }
+}
+
+/// The program that runs task code of requests in processes of its own: this one, where the settings ask for that wall.
+pub(crate) fn sandbox_program(config: &Config) -> Result<Option<PathBuf>, CliError> {
+    if wall(config)?.is_some() {
+        let program = std::env::current_exe();
+        return Ok(Some(program.map_err(CliError::io(
+            "the path of this program, which is that of its sandbox processes, could not be read",
+        ))?));
+    }
+    Ok(None)
 }
 
 /// Starts an engine.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use tasker_cli::args::{self, Command};
 use tasker_cli::become_service;
+use tasker_cli::http::execute_once;
 
 fn main() -> ExitCode {
     // First of all: this program is also the one that runs in its own sandbox processes.
@@ -15,6 +16,13 @@ fn main() -> ExitCode {
     if let Command::BecomeService { parent, program } = &cli.command {
         let error = become_service(*parent, program);
         eprintln!("error: {error}");
+        return ExitCode::FAILURE;
+    }
+    if let Command::ExecuteOnce { parent } = cli.command {
+        eprintln!(
+            "error: a step could not be confined: {}",
+            execute_once(parent)
+        );
         return ExitCode::FAILURE;
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()

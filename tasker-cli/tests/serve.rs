@@ -59,9 +59,10 @@ async fn tasks_are_submitted_waited_for_and_looked_at() {
             &json!({"task_identifier": "fails", "input": {}}),
         )
         .await;
-    assert_eq!(
-        (status, &said["data"]["status"]),
-        (StatusCode::ACCEPTED, &json!("queued")),
+    // It may have begun before it was looked at.
+    let word = said["data"]["status"].as_str().unwrap();
+    assert!(
+        status == StatusCode::ACCEPTED && ["queued", "processing", "failed"].contains(&word),
         "{said}"
     );
     let failed = said["data"]["taskRunId"].as_str().unwrap();

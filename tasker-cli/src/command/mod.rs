@@ -85,6 +85,9 @@ pub(crate) async fn perform(command: Command, here: Here) -> Result<(), CliError
         Command::BecomeService { parent, program } => {
             Err(crate::folder::become_service(parent, &program))
         }
+        Command::ExecuteOnce { .. } => Err(CliError::Usage(
+            "a step of the executor is done before anything else is started".to_owned(),
+        )),
         Command::Config => here
             .output
             .answer(&here.config.json(), || columns(&here.config.lines())),

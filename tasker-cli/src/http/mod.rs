@@ -21,6 +21,7 @@ mod services;
 mod stack_processor;
 mod task_executor;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use tasker_proxies::Secret;
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::CorsLayer;
 
+pub use executor::execute_once;
 use guard::Desk;
 pub use listen::{ListenOptions, serve};
 pub use metrics::Metrics;
@@ -54,6 +56,9 @@ pub struct RouterOptions {
     pub body_timeout: Duration,
     /// Longest `?wait=` in seconds. Default 300.
     pub longest_wait_secs: u64,
+    /// The program `tasker`: each step of the executor runs in a confined process of it. Default none: steps run in this
+    /// process, under the limits of a frame alone.
+    pub executor_program: Option<PathBuf>,
     /// Counts requests.
     pub metrics: Metrics,
     /// Ends waits and event streams, so that a server can drain.
@@ -69,6 +74,7 @@ impl Default for RouterOptions {
             body_bytes: (4 << 20) + (64 << 10),
             body_timeout: Duration::from_secs(30),
             longest_wait_secs: 300,
+            executor_program: None,
             metrics: Metrics::default(),
             stop: CancellationToken::new(),
         }

@@ -101,6 +101,7 @@ impl Server {
         let options = RouterOptions {
             cors_origins: origins(&here)?,
             body_timeout: secs("serve.body_timeout_secs")?,
+            executor_program: host::sandbox_program(config)?,
             metrics: metrics.clone(),
             ..options(&here, args)?
         };

@@ -53,6 +53,39 @@ async fn tasks_run_behind_either_wall_and_an_endless_one_ends_alone() {
         assert_eq!(endless["data"]["status"], "failed", "{args:?}: {endless}");
         assert_eq!(one["data"]["result"], 1, "{args:?}: {one}");
     }
+    // The executor the same: an answer, a pause and a way back, a limit, with and without a process for each request.
+    for args in [&[][..], &["--wall", "in-process"]] {
+        let services = [&["--services", "deno-executor"], args].concat();
+        let server = Server::start(&folder, &services, &[]);
+        let ask = async |path: &str, body: serde_json::Value| {
+            server.post("deno-executor", path, &body).await.1["data"].clone()
+        };
+        let code = "module.exports = async (i, { tools }) => [await tools.gapi.x(i), i]";
+        let paused = ask("/", json!({"taskCode": code, "input": {"a": 1.50}})).await;
+        assert_eq!(
+            paused["suspensionData"]["methodName"], "x",
+            "{args:?}: {paused}"
+        );
+        for answer in [json!(null), json!("é\u{2028}"), json!({"deep": [1]})] {
+            let body =
+                json!({"taskCode": code, "vmState": paused["vmState"], "externalResult": answer});
+            assert_eq!(
+                ask("/resume", body).await["result"],
+                json!([answer, {"a": 1.5}]),
+                "{args:?}"
+            );
+        }
+        let endless = ask(
+            "/",
+            json!({"taskCode": "module.exports = () => { for (;;) {} }"}),
+        )
+        .await;
+        assert_eq!(
+            endless["failure"]["name"], "LimitExceeded",
+            "{args:?}: {endless}"
+        );
+        assert_eq!(server.get("deno-executor", "/health").await.0.as_u16(), 200);
+    }
     let wrong = folder.with(&["run", "one", "--poll"], "", &[("TASKER_WALL", "none")]);
     assert!(
         wrong.code == 2 && wrong.err.contains("TASKER_WALL") && wrong.err.contains("in-process"),

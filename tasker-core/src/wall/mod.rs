@@ -24,6 +24,8 @@ mod commands;
 mod confine;
 #[cfg(feature = "process-wall")]
 mod home;
+#[cfg(feature = "process-wall")]
+mod once;
 #[cfg(all(feature = "process-wall", target_os = "linux"))]
 mod probe;
 #[cfg(feature = "process-wall")]
@@ -37,6 +39,8 @@ mod wire;
 
 #[cfg(feature = "process-wall")]
 pub use child::child_main;
+#[cfg(feature = "process-wall")]
+pub use once::{Confinement, work_confined};
 #[cfg(all(feature = "process-wall", target_os = "linux"))]
 #[doc(hidden)]
 pub use probe::probe_main;
