@@ -44,8 +44,35 @@ struct Request {
     body: String,
 }
 
-fn value(body: &str) -> Option<Value> {
-    (!body.is_empty()).then(|| serde_json::from_str(body).unwrap())
+/// A body by value: JSON, the parts of a multipart body with their types, or a text.
+fn value(content_type: Option<&str>, body: &str) -> Value {
+    let kind = content_type.unwrap_or_default();
+    if body.is_empty() {
+        return Value::Null;
+    }
+    if let Some((_, boundary)) = kind.split_once("boundary=") {
+        let text = body.replace("\r\n", "\n");
+        let mark = format!("--{}", boundary.trim_matches('"'));
+        let parts = text.split(mark.as_str()).skip(1);
+        let parts = parts.filter(|part| part.trim() != "--").map(|part| {
+            let (head, body) = part.trim_start().split_once("\n\n").unwrap();
+            let kind = head
+                .lines()
+                .find_map(|line| line.strip_prefix("Content-Type: "));
+            let body = body.strip_suffix('\n').unwrap();
+            Value::Array(vec![kind.into(), value(kind, body)])
+        });
+        return Value::Array(parts.collect());
+    }
+    match kind {
+        "application/json" => serde_json::from_str(body).unwrap(),
+        _ => body.into(),
+    }
+}
+
+/// The type of a multipart body without its boundary, which each client makes up.
+fn without_boundary(value: Option<&str>) -> Option<&str> {
+    value.map(|value| value.split("; boundary=").next().unwrap_or(value))
 }
 
 impl Recording {
@@ -59,10 +86,14 @@ impl Recording {
         let what = format!("{} {}: {}", self.client, self.version, case.name);
         assert_eq!(seen.method, case.request.method, "{what}");
         assert_eq!(seen.target, case.request.target, "{what}");
-        assert_eq!(value(&seen.body), value(&case.request.body), "{what}");
+        let theirs = case.request.headers.get("content-type");
+        let theirs = value(theirs.map(String::as_str), &case.request.body);
+        let ours = value(seen.header("content-type"), &seen.body);
+        assert_eq!(ours, theirs, "{what}");
         for name in &self.compared_headers {
             let theirs = case.request.headers.get(name).map(String::as_str);
-            assert_eq!(seen.header(name), theirs, "{what}: {name}");
+            let ours = without_boundary(seen.header(name));
+            assert_eq!(ours, without_boundary(theirs), "{what}: {name}");
         }
     }
 }

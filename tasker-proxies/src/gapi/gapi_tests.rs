@@ -276,6 +276,16 @@ async fn what_is_not_in_the_document_is_refused_before_anything_is_sent() {
             ServiceErrorType::Validation,
         ),
         (
+            "drive.files.create",
+            r#"[{"media":{"body":"a"},"uploadType":"resumable"}]"#,
+            ServiceErrorType::Validation,
+        ),
+        (
+            "drive.files.list",
+            r#"[{"media":{"body":"a"}}]"#,
+            ServiceErrorType::Validation,
+        ),
+        (
             "gmail.users.messages.list",
             r#"[{"userId":".."}]"#,
             ServiceErrorType::Validation,
