@@ -3,6 +3,8 @@
 //!
 //! The servers are as indiscreet as can be: whatever they refuse, they repeat the whole request in the refusal.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};

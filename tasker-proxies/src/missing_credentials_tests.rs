@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tasker_core::service::{
-    ServiceCall, ServiceError, ServiceErrorType, ServiceProxy, Services, service_fn,
+    Link, ServiceCall, ServiceError, ServiceErrorType, ServiceProxy, Services, service_fn,
 };
 use tasker_core::{Json, MemoryStorage};
 
@@ -13,6 +13,8 @@ use crate::keystore::Keystore;
 use crate::openai::{OpenAi, OpenAiOptions};
 use crate::supabase::{Supabase, SupabaseOptions};
 use crate::websearch::{GoogleSearch, GoogleSearchOptions, WebSearch};
+
+type MaybeKeystore = Option<Arc<dyn ServiceProxy>>;
 
 /// Nobody listens there; nothing must be sent either.
 const NOWHERE: &str = "http://127.0.0.1:9";
@@ -39,7 +41,7 @@ fn proxies() -> [Arc<dyn ServiceProxy>; 4] {
     ]
 }
 
-fn with(keystore: Option<Arc<dyn ServiceProxy>>) -> Services {
+fn with(keystore: MaybeKeystore) -> Services {
     let mut services = Services::builder();
     for proxy in proxies() {
         services = services.add(proxy);
@@ -51,15 +53,15 @@ fn with(keystore: Option<Arc<dyn ServiceProxy>>) -> Services {
 }
 
 async fn refused(services: &Services, service: &str, method: &str, args: &str) -> ServiceError {
-    let links: Vec<tasker_core::service::Link> = match method {
-        "from" => vec![
-            tasker_core::service::Link::called("from", vec![Json::from("t").unwrap()]),
-            tasker_core::service::Link::called("select", vec![]),
-        ],
-        _ => {
-            let args = Json::parse(args).unwrap().to().unwrap();
-            ServiceCall::test(service, method, args).chain.to_vec()
-        }
+    let links = if method == "from" {
+        let table = Json::from("t").unwrap();
+        vec![
+            Link::called("from", vec![table]),
+            Link::called("select", vec![]),
+        ]
+    } else {
+        let args = Json::parse(args).unwrap().to().unwrap();
+        ServiceCall::test(service, method, args).chain.to_vec()
     };
     services.call_chain(service, links).await.unwrap_err()
 }
@@ -73,7 +75,7 @@ async fn missing_credentials_name_the_key_and_the_two_ways_to_set_it() {
     let blank = service_fn("keystore", async |_| {
         Json::from("  ").map_err(ServiceError::internal)
     });
-    let keystores: [(&str, Option<Arc<dyn ServiceProxy>>, &str); 4] = [
+    let keystores: [(&str, MaybeKeystore, &str); 4] = [
         ("no keystore", None, "there is no keystore"),
         ("an empty one", Some(Arc::new(empty)), ""),
         (

@@ -3,14 +3,17 @@
 //! The recordings are `tests/oracle/*.json`, written by `tests/oracle/record.sh` and never by hand. Query strings are
 //! compared as written, JSON bodies by value (a client re-serializes, we send the task's own text).
 
-use serde::Deserialize;
-use serde_json::Value;
 use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use tasker_core::Json;
 use tasker_core::service::{Link, ServiceCall, ServiceProxy};
 
 use crate::Secret;
-use crate::gapi::Gapi;
+use crate::gapi::{Gapi, GapiOptions};
 use crate::openai::{OpenAi, OpenAiOptions};
 use crate::supabase::{Supabase, SupabaseOptions};
 use crate::testing::{Seen, Server, still_clock};
@@ -146,6 +149,67 @@ async fn google_requests_are_those_of_the_python_client() {
             ..Case::default()
         };
         recording.compare(&case, &seen);
+    }
+}
+
+/// How google-auth asks for a token: the request without the assertion, and what the assertion says.
+#[derive(Deserialize)]
+struct TokenCase {
+    name: String,
+    scopes: Vec<String>,
+    subject: Option<String>,
+    request: Value,
+}
+
+#[tokio::test]
+async fn tokens_are_asked_for_as_google_auth_does() {
+    #[derive(Deserialize)]
+    struct File {
+        cases: Vec<TokenCase>,
+    }
+    let recorded = include_str!("../tests/oracle/google_auth.json");
+    let file: File = serde_json::from_str(recorded).unwrap();
+    assert!(!file.cases.is_empty());
+    for case in file.cases {
+        let server = Server::start().await;
+        server.then_json(200, r#"{"access_token":"test-token","expires_in":3600}"#);
+        let options = GapiOptions {
+            admin_email: case.subject.map(Secret::new),
+            ..crate::gapi::tests::options(&server)
+        };
+        let service = Gapi::with_clock(options, still_clock()).unwrap();
+        let scopes = Json::from(&case.scopes).unwrap();
+        let call = ServiceCall::test("gapi", "authenticate", vec![scopes]);
+        service.call(call).await.unwrap();
+        let seen = server.only();
+        let mut form: BTreeMap<String, String> = url::form_urlencoded::parse(seen.body.as_bytes())
+            .into_owned()
+            .collect();
+        let assertion = form.remove("assertion").unwrap();
+        let parts: Vec<Value> = assertion
+            .split('.')
+            .take(2)
+            .map(|part| BASE64_URL_SAFE_NO_PAD.decode(part).unwrap())
+            .map(|part| serde_json::from_slice(&part).unwrap())
+            .collect();
+        let mut claims = parts[1].clone();
+        let claims = claims.as_object_mut().unwrap();
+        let mut number = |name| {
+            claims
+                .remove(name)
+                .and_then(|value| value.as_i64())
+                .unwrap()
+        };
+        let lifetime = number("exp") - number("iat");
+        claims.insert("lifetime".to_owned(), json!(lifetime));
+        let ours = json!({
+            "target": seen.target,
+            "headers": {"content-type": seen.header("content-type")},
+            "form": form,
+            "header": parts[0],
+            "claims": claims,
+        });
+        assert_eq!(ours, case.request, "{}", case.name);
     }
 }
 

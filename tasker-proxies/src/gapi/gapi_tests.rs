@@ -116,7 +116,7 @@ async fn a_call_is_made_with_a_signed_token_for_the_narrowest_scope() {
             (&json!(scope), &json!(subject)),
             "{method}"
         );
-        assert_eq!(claims["aud"], format!("{}/token", server.url));
+        assert_eq!(claims["aud"], "https://oauth2.googleapis.com/token");
         assert_eq!(
             (&claims["iat"], &claims["exp"]),
             (&json!(1_700_000_000), &json!(1_700_003_600))

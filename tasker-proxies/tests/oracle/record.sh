@@ -13,3 +13,4 @@ node record.mjs "$here"
 python3 -m venv v
 v/bin/pip install -q --no-deps -r "$here/requirements.txt"
 v/bin/python "$here/record_google.py" "$here"
+v/bin/python "$here/record_google_auth.py" "$here"
