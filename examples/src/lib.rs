@@ -1,5 +1,10 @@
 //! What the example programs share. The programs themselves are in `src/bin/`, the tasks that they run in `tasks/`.
 
+/// The programs of the service guide compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/service-guide.md")]
+pub struct ServiceGuide;
+
 pub mod fakes;
 pub mod killed;
 pub mod metered;

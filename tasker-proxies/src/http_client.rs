@@ -203,7 +203,7 @@ impl HttpAnswer {
             Json::parse(text).ok()
         });
         ServiceError {
-            code,
+            code: code.map(|code| redact(&code, &request.secrets)),
             details,
             status: Some(self.status.as_u16()),
             retry_after_ms: self.retry_after_ms,

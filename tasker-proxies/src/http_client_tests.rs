@@ -122,6 +122,44 @@ async fn an_answer_that_is_too_large_is_not_read_to_its_end() {
     assert_eq!(server.seen().len(), 2);
 }
 
+/// 200,000 zeros, compressed to 229 bytes.
+const ZEROS: &str = "H4sIAAAAAAACA+3BMQEAAADCoPVPbQZ/oAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAACA1wB7WOBcQA0DAA==";
+
+#[tokio::test]
+async fn a_body_that_grows_when_it_is_unpacked_is_bounded_by_what_it_becomes() {
+    use base64::Engine as _;
+    let member = base64::prelude::BASE64_STANDARD.decode(ZEROS).unwrap();
+    assert!(member.len() < 1_000);
+    let packed = |body: Body| {
+        Response::builder()
+            .header("content-encoding", "gzip")
+            .body(body)
+            .unwrap()
+    };
+    let server = Server::start().await;
+    let small = member.clone();
+    server.then(move || packed(Body::from(small)));
+    // Endless, and each piece of it is small.
+    let endless = futures::stream::repeat_with(move || Ok::<_, std::io::Error>(member.clone()));
+    server.then(move || packed(Body::from_stream(endless)));
+    for _ in 0..2 {
+        let error = client(fast()).send(&call(), &get(&server)).await;
+        assert_eq!(error.unwrap_err().code(), "RESPONSE_TOO_LARGE");
+    }
+    // It says that a gigabyte follows: none of it is waited for.
+    server.then(|| {
+        Response::builder()
+            .header("content-length", "1000000000")
+            .body(Body::from_stream(futures::stream::pending::<
+                std::io::Result<Vec<u8>>,
+            >()))
+            .unwrap()
+    });
+    let error = client(fast()).send(&call(), &get(&server)).await;
+    assert_eq!(error.unwrap_err().code(), "RESPONSE_TOO_LARGE");
+    assert_eq!(server.seen().len(), 3);
+}
+
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_asked_for_again() {
     let server = Server::start().await;

@@ -25,6 +25,15 @@ pub mod http;
 pub mod http_client;
 #[cfg(feature = "keystore")]
 pub mod keystore;
+#[cfg(test)]
+#[cfg(all(
+    feature = "gapi",
+    feature = "keystore",
+    feature = "openai",
+    feature = "supabase",
+    feature = "websearch"
+))]
+mod missing_credentials_tests;
 #[cfg(feature = "openai")]
 pub mod openai;
 #[cfg(test)]

@@ -3,14 +3,17 @@
 //! The recordings are `tests/oracle/*.json`, written by `tests/oracle/record.sh` and never by hand. Query strings are
 //! compared as written, JSON bodies by value (a client re-serializes, we send the task's own text).
 
-use serde::Deserialize;
-use serde_json::Value;
 use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use tasker_core::Json;
 use tasker_core::service::{Link, ServiceCall, ServiceProxy};
 
 use crate::Secret;
-use crate::gapi::Gapi;
+use crate::gapi::{Gapi, GapiOptions};
 use crate::openai::{OpenAi, OpenAiOptions};
 use crate::supabase::{Supabase, SupabaseOptions};
 use crate::testing::{Seen, Server, still_clock};
@@ -44,8 +47,35 @@ struct Request {
     body: String,
 }
 
-fn value(body: &str) -> Option<Value> {
-    (!body.is_empty()).then(|| serde_json::from_str(body).unwrap())
+/// A body by value: JSON, the parts of a multipart body with their types, or a text.
+fn value(content_type: Option<&str>, body: &str) -> Value {
+    let kind = content_type.unwrap_or_default();
+    if body.is_empty() {
+        return Value::Null;
+    }
+    if let Some((_, boundary)) = kind.split_once("boundary=") {
+        let text = body.replace("\r\n", "\n");
+        let mark = format!("--{}", boundary.trim_matches('"'));
+        let parts = text.split(mark.as_str()).skip(1);
+        let parts = parts.filter(|part| part.trim() != "--").map(|part| {
+            let (head, body) = part.trim_start().split_once("\n\n").unwrap();
+            let kind = head
+                .lines()
+                .find_map(|line| line.strip_prefix("Content-Type: "));
+            let body = body.strip_suffix('\n').unwrap();
+            Value::Array(vec![kind.into(), value(kind, body)])
+        });
+        return Value::Array(parts.collect());
+    }
+    match kind {
+        "application/json" => serde_json::from_str(body).unwrap(),
+        _ => body.into(),
+    }
+}
+
+/// The type of a multipart body without its boundary, which each client makes up.
+fn without_boundary(value: Option<&str>) -> Option<&str> {
+    value.map(|value| value.split("; boundary=").next().unwrap_or(value))
 }
 
 impl Recording {
@@ -59,10 +89,14 @@ impl Recording {
         let what = format!("{} {}: {}", self.client, self.version, case.name);
         assert_eq!(seen.method, case.request.method, "{what}");
         assert_eq!(seen.target, case.request.target, "{what}");
-        assert_eq!(value(&seen.body), value(&case.request.body), "{what}");
+        let theirs = case.request.headers.get("content-type");
+        let theirs = value(theirs.map(String::as_str), &case.request.body);
+        let ours = value(seen.header("content-type"), &seen.body);
+        assert_eq!(ours, theirs, "{what}");
         for name in &self.compared_headers {
             let theirs = case.request.headers.get(name).map(String::as_str);
-            assert_eq!(seen.header(name), theirs, "{what}: {name}");
+            let ours = without_boundary(seen.header(name));
+            assert_eq!(ours, without_boundary(theirs), "{what}: {name}");
         }
     }
 }
@@ -115,6 +149,67 @@ async fn google_requests_are_those_of_the_python_client() {
             ..Case::default()
         };
         recording.compare(&case, &seen);
+    }
+}
+
+/// How google-auth asks for a token: the request without the assertion, and what the assertion says.
+#[derive(Deserialize)]
+struct TokenCase {
+    name: String,
+    scopes: Vec<String>,
+    subject: Option<String>,
+    request: Value,
+}
+
+#[tokio::test]
+async fn tokens_are_asked_for_as_google_auth_does() {
+    #[derive(Deserialize)]
+    struct File {
+        cases: Vec<TokenCase>,
+    }
+    let recorded = include_str!("../tests/oracle/google_auth.json");
+    let file: File = serde_json::from_str(recorded).unwrap();
+    assert!(!file.cases.is_empty());
+    for case in file.cases {
+        let server = Server::start().await;
+        server.then_json(200, r#"{"access_token":"test-token","expires_in":3600}"#);
+        let options = GapiOptions {
+            admin_email: case.subject.map(Secret::new),
+            ..crate::gapi::tests::options(&server)
+        };
+        let service = Gapi::with_clock(options, still_clock()).unwrap();
+        let scopes = Json::from(&case.scopes).unwrap();
+        let call = ServiceCall::test("gapi", "authenticate", vec![scopes]);
+        service.call(call).await.unwrap();
+        let seen = server.only();
+        let mut form: BTreeMap<String, String> = url::form_urlencoded::parse(seen.body.as_bytes())
+            .into_owned()
+            .collect();
+        let assertion = form.remove("assertion").unwrap();
+        let parts: Vec<Value> = assertion
+            .split('.')
+            .take(2)
+            .map(|part| BASE64_URL_SAFE_NO_PAD.decode(part).unwrap())
+            .map(|part| serde_json::from_slice(&part).unwrap())
+            .collect();
+        let mut claims = parts[1].clone();
+        let claims = claims.as_object_mut().unwrap();
+        let mut number = |name| {
+            claims
+                .remove(name)
+                .and_then(|value| value.as_i64())
+                .unwrap()
+        };
+        let lifetime = number("exp") - number("iat");
+        claims.insert("lifetime".to_owned(), json!(lifetime));
+        let ours = json!({
+            "target": seen.target,
+            "headers": {"content-type": seen.header("content-type")},
+            "form": form,
+            "header": parts[0],
+            "claims": claims,
+        });
+        assert_eq!(ours, case.request, "{}", case.name);
     }
 }
 

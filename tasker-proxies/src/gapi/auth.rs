@@ -18,6 +18,8 @@ use crate::http_client::{HttpClient, HttpRequest};
 
 /// A token is renewed this long before it expires.
 const RENEW_BEFORE_MS: i64 = 300_000;
+/// Who an assertion is for, wherever it is sent: what Google's own clients say.
+const AUDIENCE: &str = "https://oauth2.googleapis.com/token";
 /// Entries that the cache holds before it forgets what has expired.
 const MANY: usize = 10_000;
 
@@ -32,7 +34,7 @@ struct AccountFile {
 }
 
 fn token_uri() -> String {
-    "https://oauth2.googleapis.com/token".to_owned()
+    AUDIENCE.to_owned()
 }
 
 /// A service account. Its key does not print.
@@ -81,7 +83,7 @@ impl Account {
         let claims = Claims {
             iss: &self.email,
             scope,
-            aud: self.token_uri.as_str(),
+            aud: AUDIENCE,
             iat: issued,
             exp: issued + 3_600,
             sub: subject,

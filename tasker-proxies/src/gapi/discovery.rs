@@ -8,6 +8,7 @@ use tasker_core::Json;
 use tasker_core::service::{ServiceCall, ServiceError};
 use url::Url;
 
+use super::media::{Media, Upload};
 use crate::entries::Entries;
 
 /// An API: what its discovery document says, as far as requests need it.
@@ -38,6 +39,9 @@ pub(super) struct Method {
     pub(super) request: Option<serde_json::Value>,
     /// Present when it answers one.
     pub(super) response: Option<serde_json::Value>,
+    /// Whether it takes media beside the body.
+    #[serde(default)]
+    pub(super) supports_media_upload: bool,
 }
 
 /// A parameter.
@@ -54,6 +58,8 @@ pub(super) struct Parameter {
 pub(super) struct Asked {
     pub(super) url: Url,
     pub(super) body: Option<Json>,
+    /// Instead of the body, which is in it.
+    pub(super) upload: Option<Upload>,
     /// Who it is done for, when the call says so.
     pub(super) subject: Option<String>,
 }
@@ -195,13 +201,15 @@ impl Api {
         };
         let mut body = None;
         let mut subject = None;
+        let mut media = None;
         for (name, value) in options {
             match name.as_str() {
                 "requestBody" | "resource" | "body" => body = Some(value),
                 "__impersonate" | "impersonate" | "subject" => subject = value.to().ok(),
+                "media" => media = Some(value),
                 _ => {
                     return Err(wrong(format!(
-                        "the second argument holds {name:?}; it takes requestBody and impersonate"
+                        "the second argument holds {name:?}; it takes requestBody, media and impersonate"
                     )));
                 }
             }
@@ -213,6 +221,7 @@ impl Api {
             match name.as_str() {
                 "requestBody" | "resource" | "body" => body = Some(value.clone()),
                 "__impersonate" => subject = value.to().ok(),
+                "media" => media = Some(value.clone()),
                 _ => return true,
             }
             false
@@ -220,6 +229,13 @@ impl Api {
         if body.is_some() && method.request.is_none() {
             return Err(wrong(format!("{} takes no body", method.id)));
         }
+        if media.is_some() && !method.supports_media_upload {
+            return Err(wrong(format!("{} takes no media", method.id)));
+        }
+        let media = media.map(|media| Media::read(&media)).transpose();
+        let upload = media
+            .map_err(&wrong)?
+            .map(|media| media.upload(body.as_ref()));
         let mut path = method.path.clone();
         let mut query: Vec<(String, String)> = Vec::new();
         for (name, value) in &given {
@@ -274,15 +290,30 @@ impl Api {
         if method.response.is_some() && !query.iter().any(|(name, _)| name == "alt") {
             query.push(("alt".to_owned(), "json".to_owned()));
         }
+        if let Some(upload) = &upload {
+            if query.iter().any(|(name, _)| name == "uploadType") {
+                let text =
+                    "uploadType is set by the service: multipart, or media without requestBody";
+                return Err(wrong(text.to_owned()));
+            }
+            query.push(("uploadType".to_owned(), upload.kind.to_owned()));
+        }
         let root = root.unwrap_or(&self.root_url).trim_end_matches('/');
         let service = self.service_path.trim_start_matches('/');
-        let mut url = Url::parse(&format!("{root}/{service}{path}")).map_err(|error| {
-            ServiceError::internal(format!("the URL of {} is none: {error}", method.id))
-        })?;
+        let upload_path = if upload.is_some() { "upload/" } else { "" };
+        let mut url =
+            Url::parse(&format!("{root}/{upload_path}{service}{path}")).map_err(|error| {
+                ServiceError::internal(format!("the URL of {} is none: {error}", method.id))
+            })?;
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(&query);
         }
-        Ok(Asked { url, body, subject })
+        Ok(Asked {
+            url,
+            body,
+            upload,
+            subject,
+        })
     }
 }
 

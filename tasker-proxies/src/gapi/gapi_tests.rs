@@ -116,7 +116,7 @@ async fn a_call_is_made_with_a_signed_token_for_the_narrowest_scope() {
             (&json!(scope), &json!(subject)),
             "{method}"
         );
-        assert_eq!(claims["aud"], format!("{}/token", server.url));
+        assert_eq!(claims["aud"], "https://oauth2.googleapis.com/token");
         assert_eq!(
             (&claims["iat"], &claims["exp"]),
             (&json!(1_700_000_000), &json!(1_700_003_600))
@@ -273,6 +273,16 @@ async fn what_is_not_in_the_document_is_refused_before_anything_is_sent() {
         (
             "gmail.users.messages.list",
             r#"[{"userId":"me","body":{}}]"#,
+            ServiceErrorType::Validation,
+        ),
+        (
+            "drive.files.create",
+            r#"[{"media":{"body":"a"},"uploadType":"resumable"}]"#,
+            ServiceErrorType::Validation,
+        ),
+        (
+            "drive.files.list",
+            r#"[{"media":{"body":"a"}}]"#,
             ServiceErrorType::Validation,
         ),
         (

@@ -2,8 +2,8 @@
 //!
 //! `tools.gapi.gmail.users.messages.list({userId, q})`, `tools.gapi.admin.directory.domains.list({customer})`, and so
 //! on: the first argument holds path and query parameters by their names in Google's reference, and `requestBody`; the
-//! second may hold `requestBody` and `impersonate`. The answer is Google's, as written, `nextPageToken` included; a body
-//! that is no JSON (`alt: 'media'`) is `{contentType, base64}`.
+//! second may hold `requestBody`, `media` and `impersonate`. The answer is Google's, as written, `nextPageToken` included; a
+//! body that is no JSON (`alt: 'media'`) is `{contentType, base64}`.
 //!
 //! The common APIs come with the crate (admin directory, gmail, drive, calendar, sheets, people); the document of any
 //! other is loaded when it is first asked for. A request is made with a token of a service account, for one scope
@@ -11,6 +11,7 @@
 
 mod auth;
 mod discovery;
+mod media;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -119,8 +120,8 @@ impl Gapi {
         let verb = Method::from_bytes(method.verb.as_bytes());
         let verb = verb.map_err(ServiceError::internal)?;
         let accept = match method.response {
-            Some(_) => "application/json",
-            None => "*/*",
+            Some(_) if !wants_media(&asked.url) => "application/json",
+            _ => "*/*",
         };
         for attempt in 1.. {
             let tokens = &self.tokens;
@@ -131,7 +132,10 @@ impl Gapi {
             let mut request = HttpRequest::new(what, verb.clone(), asked.url.clone())
                 .header("accept", accept)?
                 .secret_header("authorization", "Bearer ", &token)?;
-            if let Some(body) = &asked.body {
+            if let Some(upload) = &asked.upload {
+                request = request.header("content-type", &upload.content_type)?;
+                request.body = Some(upload.bytes.clone());
+            } else if let Some(body) = &asked.body {
                 request = request.json(body);
             }
             let answer = self.client.send(call, &request).await?;
@@ -448,6 +452,11 @@ fn arguments(method: &discovery::Method) -> Json {
     if method.request.is_some() {
         properties.insert("requestBody".to_owned(), json!({"type": "object"}));
     }
+    if method.supports_media_upload {
+        let text = json!({"type": "string"});
+        let media = json!({"type": "object", "properties": {"mimeType": text, "body": text, "base64": text}});
+        properties.insert("media".to_owned(), media);
+    }
     let required = method.parameters.iter();
     let required: Vec<&String> = required
         .filter(|(name, parameter)| parameter.required && *name != "customer")
@@ -481,16 +490,18 @@ fn unknown(api: &Api, name: &str) -> ServiceError {
 fn value(request: &HttpRequest, answer: &HttpAnswer) -> Result<Json, ServiceError> {
     let kind = answer.headers.get(reqwest::header::CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let media = request
-        .url
-        .query_pairs()
-        .any(|(name, value)| name == "alt" && value == "media");
-    if media && !answer.body.is_empty() {
+    if wants_media(&request.url) && !answer.body.is_empty() {
         let base64 = BASE64_STANDARD.encode(&answer.body);
         return Json::from(&json!({"contentType": kind, "base64": base64}))
             .map_err(ServiceError::internal);
     }
     answer.json(request)
+}
+
+/// Whether the bytes of a file are asked for, not what is known of it.
+fn wants_media(url: &Url) -> bool {
+    url.query_pairs()
+        .any(|(name, value)| name == "alt" && value == "media")
 }
 
 /// `{error: {code, message, status, errors: [{reason}]}}`

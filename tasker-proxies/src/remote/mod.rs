@@ -200,6 +200,7 @@ impl Remote {
         let read = wire::Envelope::read(answer.status.as_u16(), &body, answer.retry_after_ms);
         read.map_err(|error| ServiceError {
             message: redact(&error.message, &request.secrets),
+            code: error.code.map(|code| redact(&code, &request.secrets)),
             details: error
                 .details
                 .and_then(|json| Json::parse(redact(json.text(), &request.secrets)).ok()),

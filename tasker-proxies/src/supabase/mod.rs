@@ -5,6 +5,9 @@
 //! `throwOnError()`. What the database never answered (no connection, a timeout, 429, 5xx) is always thrown, so that
 //! the method's retry policy sees it. Lists of allowed tables, functions and operations bound what tasks can do.
 
+mod allowed;
+mod args;
+mod filters;
 mod query;
 
 use async_trait::async_trait;
@@ -18,7 +21,7 @@ use tasker_core::service::{
 };
 use url::Url;
 
-pub use query::Allowed;
+pub use allowed::Allowed;
 use query::{Query, Verb};
 
 use crate::http_client::{HttpAnswer, HttpClient, HttpOptions, HttpRequest};
