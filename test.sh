@@ -21,16 +21,18 @@ export INSTA_UPDATE=no
 echo "test.sh: all tests" >&2
 cargo test --workspace --all-features --no-fail-fast
 
-# Everything that runs on an engine of the test kit once more, with every frame parked as soon as it waits.
-# The same packages and features as above, so that nothing is built anew.
-parked=()
+# Everything that runs on an engine of the test kit twice more: with every frame parked as soon as it waits, and with the VMs in
+# child processes. The same packages and features as above, so that nothing is built anew.
+modes=()
 while read -r file; do
-    parked+=(--test "$(basename "$file" .rs)")
-done < <(grep -l TestEngine tasker-core/tests/*.rs)
-if [ "${#parked[@]}" -eq 0 ]; then
+    modes+=(--test "$(basename "$file" .rs)")
+done < <(grep -lE 'TestEngine|test_wall' tasker-core/tests/*.rs)
+if [ "${#modes[@]}" -eq 0 ]; then
     echo "test.sh: no engine tests found in tasker-core/tests" >&2
     exit 1
 fi
-echo "test.sh: engine tests with parking: ${parked[*]}" >&2
-TASKER_TEST_MODE=park cargo test --workspace --all-features "${parked[@]}"
+echo "test.sh: engine tests with parking: ${modes[*]}" >&2
+TASKER_TEST_MODE=park cargo test --workspace --all-features "${modes[@]}"
+echo "test.sh: engine tests behind the process wall: ${modes[*]}" >&2
+TASKER_TEST_MODE=process cargo test --workspace --all-features "${modes[@]}"
 echo "test.sh: all tests passed" >&2

@@ -247,7 +247,7 @@ count_and_pass!(Maintenance {
     fn fold(&self, run: TaskRunId, record: Vec<u8>, now: Timestamp) -> bool;
     fn delete_folded_rows(&self, max: usize) -> usize;
     fn delete_runs(&self, retention: &Retention) -> usize;
-    fn compact(&self) -> ();
+    fn compact(&self, keep_free: u64) -> bool;
     fn audit(&self) -> Vec<Violation>;
 });
 

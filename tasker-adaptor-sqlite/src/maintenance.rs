@@ -15,8 +15,8 @@ use crate::fault::Outcome;
 use crate::leases::{heartbeat, reap, register, retire};
 use crate::writer::{Tx, Urgency};
 
-/// Free pages given back to the file system by one [`Maintenance::compact`]: 16 MiB.
-const COMPACT_PAGES: u32 = 4_096;
+/// Most free pages given back to the file system by one [`Maintenance::compact`]: 16 MiB.
+const COMPACT_PAGES: i64 = 4_096;
 
 #[async_trait]
 impl Workers for SqliteStorage {
@@ -94,14 +94,22 @@ impl Maintenance for SqliteStorage {
             .await
     }
 
-    async fn compact(&self) -> Result<(), StorageError> {
+    async fn compact(&self, keep_free: u64) -> Result<bool, StorageError> {
         self.write(COMPACT_PAGES as usize, move |tx| {
+            let number = |pragma| tx.conn.query_row(pragma, [], |row| row.get::<_, i64>(0));
+            let keep_free = i64::try_from(keep_free).unwrap_or(i64::MAX);
+            let keep = keep_free / number("PRAGMA page_size")?.max(1);
+            let free = number("PRAGMA freelist_count")? - keep;
+            if free <= 0 {
+                return Ok(false);
+            }
+            let now = free.min(COMPACT_PAGES);
             let mut statement = tx
                 .conn
-                .prepare(&format!("PRAGMA incremental_vacuum({COMPACT_PAGES})"))?;
+                .prepare(&format!("PRAGMA incremental_vacuum({now})"))?;
             let mut rows = statement.query([])?;
             while rows.next()?.is_some() {}
-            Ok(())
+            Ok(free > now)
         })
         .await
     }

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
 use tasker_adaptor::{Hint, StorageError};
@@ -161,6 +162,7 @@ impl Writer {
             hints,
             connection: None,
             seen_version: None,
+            in_log: false,
         };
         let thread = std::thread::Builder::new()
             .name("tasker-sqlite-writer".to_owned())
@@ -232,6 +234,9 @@ impl Drop for Writer {
     }
 }
 
+/// After so long without a write the write-ahead log is emptied.
+const REST: Duration = Duration::from_secs(1);
+
 struct Worker {
     options: Arc<Options>,
     shared: Arc<Shared>,
@@ -239,6 +244,8 @@ struct Worker {
     connection: Option<Connection>,
     /// `PRAGMA data_version` at the last look: changes with commits of other connections, not with ours.
     seen_version: Option<i64>,
+    /// Something was written since the write-ahead log was emptied.
+    in_log: bool,
 }
 
 impl Worker {
@@ -253,11 +260,42 @@ impl Worker {
                 return;
             }
         }
+        let mut idle = Duration::ZERO;
         while let Some(batch) = self.next_batch() {
-            if !batch.is_empty() {
+            if batch.is_empty() {
+                idle += self.options.watch_interval;
+                if self.in_log && idle >= REST {
+                    self.empty_log();
+                }
+            } else {
+                let before = self.changes();
                 self.write(batch);
+                // A cleaner that finds nothing to do keeps nobody from rest.
+                if self.changes() != before {
+                    idle = Duration::ZERO;
+                }
+                self.in_log = true;
             }
             self.look_for_others();
+        }
+    }
+
+    /// Rows changed by this connection, ever.
+    fn changes(&self) -> Option<u64> {
+        self.connection.as_ref().map(Connection::total_changes)
+    }
+
+    /// Copies the write-ahead log back into the file and empties it, if nobody reads from it now: what a rush has left.
+    fn empty_log(&mut self) {
+        self.in_log = false;
+        let Some(connection) = &self.connection else {
+            return;
+        };
+        let emptied = connection
+            .busy_timeout(Duration::ZERO)
+            .and_then(|()| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
+        if let Err(error) = emptied.and(connection.busy_timeout(self.options.busy_timeout)) {
+            tracing::debug!(%error, "the write-ahead log was not emptied; a later checkpoint does it");
         }
     }
 

@@ -43,9 +43,11 @@ pub trait Maintenance: Send + Sync + 'static {
     /// Tested by: `retention_deletes_by_age_and_status`.
     async fn delete_runs(&self, retention: &Retention) -> Result<usize, StorageError>;
 
-    /// Does: gives free pages back to the file system, a bounded piece at a time, where the backend needs that.
-    async fn compact(&self) -> Result<(), StorageError> {
-        Ok(())
+    /// Does: gives free space beyond `keep_free` bytes back to the file system, a bounded piece at a time, where the backend needs
+    /// that; answers whether there is more to give back.
+    async fn compact(&self, keep_free: u64) -> Result<bool, StorageError> {
+        let _ = keep_free;
+        Ok(false)
     }
 
     /// Does: runs the audit queries (PROTOCOL d) and answers every row that breaks an invariant; empty when all is well.

@@ -4,6 +4,15 @@ use async_trait::async_trait;
 
 use crate::{StorageError, Timestamp, WorkerId};
 
+/// The longest lease that a worker may ask for, in milliseconds: ten minutes.
+pub const MAX_LEASE_MS: i64 = 600_000;
+
+/// Whether a lease that ends at `expires_at` is over. One that ends later than any lease can, and a bit, was written by a clock
+/// that has been set back since: its worker has not renewed it since then.
+pub fn lease_is_over(expires_at: Timestamp, now: Timestamp) -> bool {
+    expires_at < now || expires_at > now.plus_millis(MAX_LEASE_MS + MAX_LEASE_MS / 2)
+}
+
 /// A worker that begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewWorker {
@@ -13,7 +22,7 @@ pub struct NewWorker {
     pub name: String,
     /// Now, by the database's clock.
     pub now: Timestamp,
-    /// How long it may be silent, in milliseconds.
+    /// How long it may be silent, in milliseconds; at most [`MAX_LEASE_MS`].
     pub lease_ms: i64,
 }
 
@@ -54,7 +63,7 @@ pub trait Workers: Send + Sync + 'static {
     /// Tested by: `retire_frees_rows`.
     async fn retire(&self, worker: WorkerId, now: Timestamp) -> Result<(), StorageError>;
 
-    /// Does: declares live workers whose lease ended before `now` dead (never `by` itself) and frees rows whose owner is not live,
+    /// Does: declares live workers whose lease is over ([`lease_is_over`]) dead (never `by` itself) and frees rows whose owner is not live,
     /// at most `max` rows a call (PROTOCOL a2 *reap*, and the repair scan). Freed frames: owner null, epoch + 1, attempt + 1,
     /// `in_doubt`, status from the children (turn 0 → `pending`; unread child → `pending_resume`; else `suspended_waiting_child`).
     /// Freed calls: `pending`, owner null, epoch + 1, `in_doubt`.

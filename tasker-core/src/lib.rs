@@ -4,8 +4,8 @@
 //! Every `await` on a service or a nested task is a point at which the run can be put away in a database and taken up again:
 //! after a crash, in another process, on another machine, months later.
 //!
-//! An engine runs tasks inside the host's process. That holds mistakes, not attacks on QuickJS itself: see the limits of each
-//! frame in [`Limits`], and review code that strangers wrote before you run it this way.
+//! Tasks run behind a [`Wall`]: on threads of the host's process, which holds mistakes but not attacks on QuickJS itself, or in confined
+//! child processes, for code by strangers. The limits of each frame are in [`Limits`].
 
 #[cfg(feature = "quickjs")]
 mod engine;

@@ -1,6 +1,6 @@
 //! What survives: crashes, shutdowns, retries, unknown outcomes, changed histories, cancels, the cleaner.
 //!
-//! Runs twice like `engine.rs`: as it is and with `TASKER_TEST_MODE=park`.
+//! Runs three times like `engine.rs`: as it is, with `TASKER_TEST_MODE=park` and with `TASKER_TEST_MODE=process`.
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 

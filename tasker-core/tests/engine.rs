@@ -1,6 +1,7 @@
 //! The engine end to end on memory storage, with a clock that only the test moves.
 //!
-//! The whole file runs twice: as it is, and with `TASKER_TEST_MODE=park`, where every frame is parked as soon as it waits.
+//! The whole file runs three times: as it is, with `TASKER_TEST_MODE=park`, where every frame is parked as soon as it waits, and with
+//! `TASKER_TEST_MODE=process`, where the VMs live in child processes.
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 

@@ -1,12 +1,13 @@
-//! The same task gives the same result and the same journal when it is parked after every single call as when it never is.
+//! The same task gives the same result and the same journal when it is parked after every single call as when it never is, and
+//! the same behind both walls.
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
-use tasker_core::testing::{Stub, TestClock, TestEngine};
-use tasker_core::{Json, MemoryStorage, ServiceError, StackRunId};
+use tasker_core::testing::{Stub, TestClock, TestEngine, sandbox_program, test_wall};
+use tasker_core::{Json, MemoryStorage, ServiceError, StackRunId, Wall};
 
 /// What a row of the journal says, without ids and times.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +48,15 @@ async fn run(
     source: &str,
     input: &Value,
 ) -> (Result<Value, String>, Vec<Entry>, Vec<String>) {
+    run_behind(test_wall(), parked, source, input).await
+}
+
+async fn run_behind(
+    wall: Wall,
+    parked: bool,
+    source: &str,
+    input: &Value,
+) -> (Result<Value, String>, Vec<Entry>, Vec<String>) {
     let stub = Stub::new("svc")
         .answer("fail", |_| {
             Err(ServiceError::conflict("taken").with_code("TAKEN"))
@@ -63,7 +73,7 @@ async fn run(
         });
     let test = TestEngine::on(Arc::new(MemoryStorage::new()), TestClock::default())
         .stub(&stub)
-        .with(|builder| builder.park_always(parked))
+        .with(|builder| builder.park_always(parked).wall(wall))
         .start()
         .await;
     test.publish("module.exports = async (n, { tools }) => [await tools.svc.echo(n), await tools.svc.echo(n + 1)]", "inner").await;
@@ -90,6 +100,17 @@ async fn same_in_both(source: &str, input: Value) {
     assert_eq!(parked.1, journal, "{source}");
     assert_eq!(parked.2, performed, "{source}");
     assert!(journal.len() > 2, "the task made no calls: {source}");
+    for wall in [
+        Wall::in_process(),
+        Wall::process().program(sandbox_program()),
+    ] {
+        for parked in [false, true] {
+            let there = run_behind(wall.clone(), parked, source, &input).await;
+            assert_eq!(there.0, result, "{wall:?}: {source}");
+            assert_eq!(there.1, journal, "{wall:?}: {source}");
+            assert_eq!(there.2, performed, "{wall:?}: {source}");
+        }
+    }
 }
 
 #[tokio::test]

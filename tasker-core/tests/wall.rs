@@ -282,6 +282,37 @@ async fn turns_stuck_in_native_code_end_in_time_and_alone() {
     test.all_pass(waiting).await;
 }
 
+#[tokio::test]
+async fn a_sandbox_without_memory_is_replaced_and_blames_no_small_frame() {
+    let _alone = alone().await;
+    let limits = Limits {
+        memory_bytes: 1 << 30,
+        ..Limits::default()
+    };
+    let engine = Engine::builder()
+        .storage(MemoryStorage::new())
+        .limits(limits)
+        .wall(wall().memory_bytes(256 << 20))
+        .start()
+        .await
+        .unwrap();
+    engine
+        .publish("module.exports = async function grows() { const all = []; for (;;) all.push('x'.repeat(1 << 20) + all.length) }")
+        .await
+        .unwrap();
+    engine
+        .publish("module.exports = async function nothing() { return 'fine' }")
+        .await
+        .unwrap();
+    let grows = engine.submit("grows", &()).await.unwrap();
+    let Err(RunError::Failed(failure)) = result(&grows).await else {
+        panic!("it grew beyond its sandbox");
+    };
+    assert!(failure.message.contains("no more memory"), "{failure}");
+    let fine = engine.submit("nothing", &()).await.unwrap();
+    assert_eq!(result(&fine).await.unwrap(), json!("fine"));
+}
+
 /// An engine whose sandbox is a shell script that has said what a ready child says and then does this.
 async fn lying(folder: &Path, script: &str) -> Result<Engine, EngineError> {
     let version = env!("CARGO_PKG_VERSION");

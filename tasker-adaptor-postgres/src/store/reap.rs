@@ -16,9 +16,8 @@ use crate::session::{Session, long, uuid, uuids};
 /// Rows of a retired worker that are freed in one transaction.
 const CHUNK: usize = 500;
 
-const EXPIRED: &str =
-    "SELECT id FROM tasker.workers WHERE state = 'live' AND expires_at < $2 AND id <> $1 LIMIT 1";
-const LOCK: &str = "SELECT id FROM tasker.workers WHERE state = 'live' AND (id = $1 OR expires_at < $2) ORDER BY id FOR UPDATE";
+const EXPIRED: &str = "SELECT id FROM tasker.workers WHERE state = 'live' AND (expires_at < $2 OR expires_at > $2 + 900000) AND id <> $1 LIMIT 1";
+const LOCK: &str = "SELECT id FROM tasker.workers WHERE state = 'live' AND (id = $1 OR expires_at < $2 OR expires_at > $2 + 900000) ORDER BY id FOR UPDATE";
 const LOCK_ONE: &str = "SELECT id FROM tasker.workers WHERE id = $1 FOR UPDATE";
 const BURY: &str = "UPDATE tasker.workers SET state = 'dead' WHERE id = ANY ($1)";
 const IS_LIVE: &str = "SELECT 1 FROM tasker.workers WHERE id = $1 AND state = 'live'";

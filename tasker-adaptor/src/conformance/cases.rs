@@ -92,6 +92,7 @@ macro_rules! __conformance_cases {
             (workers reap_sets_in_doubt)
             (workers heartbeat_after_reap)
             (workers reap_only_by_the_living)
+            (workers reap_after_the_clock_was_set_back)
             (workers retire_frees_rows)
         }
     };

@@ -290,6 +290,22 @@ pub async fn reap_only_by_the_living(kit: Arc<Kit>) -> CaseResult {
     Ok(())
 }
 
+/// The clock was set back by an hour: a lease that the dead worker wrote before that does not hold for an hour more,
+/// and a living worker that renewed since then lives.
+pub async fn reap_after_the_clock_was_set_back(kit: Arc<Kit>) -> CaseResult {
+    let dead = kit.worker().await?;
+    let living = kit.worker().await?;
+    let reaper = kit.worker().await?;
+    kit.begin(dead).await?;
+    let earlier = kit.now().plus_millis(-3_600_000);
+    for worker in [living, reaper] {
+        assert!(kit.storage().heartbeat(worker, earlier, LEASE_MS).await?);
+    }
+    let reaped = kit.storage().reap(reaper, earlier, 10).await?;
+    assert_eq!((reaped.workers, reaped.frames), (vec![dead], 1));
+    Ok(())
+}
+
 /// A worker that leaves frees what it has; leaving twice changes nothing.
 pub async fn retire_frees_rows(kit: Arc<Kit>) -> CaseResult {
     let leaving = kit.worker().await?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::channel::oneshot;
 
-use crate::{CallFinish, CommitRefused, StorageError, TurnCommit, TurnReceipt};
+use crate::{CallFinish, CommitRefused, StorageError, Timestamp, TurnCommit, TurnReceipt};
 
 /// A call that is about to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,7 @@ pub enum Written<'a> {
     Call(&'a CallFinish, &'a Result<bool, CommitRefused>),
 }
 
+type ServerClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 type Observer = Arc<dyn Fn(Written<'_>) + Send + Sync>;
 
 /// The test's side of a [`FaultStorage`](super::FaultStorage). Clones share one state.
@@ -65,6 +66,7 @@ struct Shared {
     counts: BTreeMap<&'static str, usize>,
     hook: Option<Hook>,
     observer: Option<Observer>,
+    server_clock: Option<ServerClock>,
     under_way: usize,
     next: Vec<(&'static str, FaultAction)>,
     at: BTreeMap<usize, FaultAction>,
@@ -81,6 +83,17 @@ impl FaultControl {
     /// Tells this observer what the wrapped store answered to every turn and every finished call, lost replies among them.
     pub fn on_written(&self, observer: impl Fn(Written<'_>) + Send + Sync + 'static) {
         self.lock().observer = Some(Arc::new(observer));
+    }
+
+    /// Gives the store a clock of its own, as a database server has: what `server_time` answers from now on.
+    pub fn server_clock(&self, clock: impl Fn() -> Timestamp + Send + Sync + 'static) {
+        self.lock().server_clock = Some(Arc::new(clock));
+    }
+
+    /// What the store's own clock shows, if it has one.
+    pub(super) fn server_now(&self) -> Option<Timestamp> {
+        let clock = self.lock().server_clock.clone();
+        clock.map(|clock| clock())
     }
 
     /// How many calls have been made and not answered, delayed ones among them: 0 means that the store is at rest.

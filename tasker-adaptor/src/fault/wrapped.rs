@@ -252,7 +252,8 @@ impl Journal for FaultStorage {
 #[async_trait]
 impl Workers for FaultStorage {
     async fn server_time(&self, host_now: Timestamp) -> Result<Timestamp, StorageError> {
-        self.run("server_time", || self.inner.server_time(host_now))
+        let now = self.control.server_now().unwrap_or(host_now);
+        self.run("server_time", || self.inner.server_time(now))
             .await
     }
 
@@ -399,8 +400,8 @@ impl Maintenance for FaultStorage {
             .await
     }
 
-    async fn compact(&self) -> Result<(), StorageError> {
-        self.run("compact", || self.inner.compact()).await
+    async fn compact(&self, keep_free: u64) -> Result<bool, StorageError> {
+        self.run("compact", || self.inner.compact(keep_free)).await
     }
 
     async fn audit(&self) -> Result<Vec<Violation>, StorageError> {

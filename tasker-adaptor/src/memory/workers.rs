@@ -6,7 +6,7 @@ use super::MemoryStorage;
 use super::state::{State, WorkerRow};
 use crate::{
     NewWorker, Reaped, StackKind, StackRunId, StackStatus, StorageError, Timestamp, WorkerId,
-    Workers,
+    Workers, lease_is_over,
 };
 
 #[async_trait]
@@ -80,7 +80,7 @@ impl State {
             return reaped;
         }
         for (id, row) in &mut self.workers {
-            if row.live && row.expires_at < now && *id != by {
+            if row.live && lease_is_over(row.expires_at, now) && *id != by {
                 row.live = false;
                 reaped.workers.push(*id);
             }

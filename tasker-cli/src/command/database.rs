@@ -81,7 +81,7 @@ async fn vacuum(here: &Here) -> Result<(), CliError> {
             break;
         }
     }
-    storage.compact().await?;
+    while storage.compact(0).await? {}
     here.output.answer(&json!({ "rows": rows }), || {
         format!("{rows} rows of ended runs removed, free space given back")
     })

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use futures::StreamExt;
-use tasker_adaptor::Storage;
+use tasker_adaptor::{MAX_LEASE_MS, RunStatus, Storage};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,7 @@ use super::core::{Core, Message, Shared};
 use super::error::EngineError;
 use super::hub::Hub;
 use super::ids::Ids;
-use super::lease::{Heartbeat, LeaseClock};
+use super::lease::{Heartbeat, LeaseClock, follow_server};
 use super::options::{Drive, Options};
 use super::programs::Programs;
 use super::threads::VmThreads;
@@ -130,10 +130,10 @@ impl EngineBuilder {
         self
     }
 
-    /// How long this worker may be silent before others take its work over, in milliseconds. Default 30,000.
+    /// How long this worker may be silent before others take its work over, in milliseconds. Default 30,000; at most ten minutes.
     /// Shorter recovers faster after a crash; a value below the slowest turn makes two workers do the same turn (one commit is refused).
     pub fn lease_ms(mut self, millis: u64) -> Self {
-        self.options.lease_ms = millis.max(3);
+        self.options.lease_ms = millis.clamp(3, MAX_LEASE_MS as u64);
         self
     }
 
@@ -158,6 +158,14 @@ impl EngineBuilder {
     /// How long the stack runs of ended runs are kept for debugging, in milliseconds. Default 0: only the folded call tree stays.
     pub fn keep_rows_ms(mut self, millis: u64) -> Self {
         self.options.keep_rows_ms = millis;
+        self
+    }
+
+    /// How long ended runs of this status are kept after their end, in milliseconds: after that the cleaner deletes them with their
+    /// record and log lines, and nobody can ask for their result any more. Default: for ever. Say it once a status.
+    pub fn keep_runs_ms(mut self, status: RunStatus, millis: u64) -> Self {
+        self.options.keep_runs.retain(|(known, _)| *known != status);
+        self.options.keep_runs.push((status, millis));
         self
     }
 
@@ -221,6 +229,8 @@ impl EngineBuilder {
         });
         let (me, inbox) = mpsc::unbounded_channel();
         if shared.options.drive == Drive::Client {
+            follow_server(&*shared.storage, &shared.clock).await?;
+            keep_following(&shared);
             listen(&shared, None);
         } else {
             let core = start_core(&shared, &me, wall).await?;
@@ -314,6 +324,22 @@ async fn start_core(
         #[cfg(feature = "testing")]
         quiet: Vec::new(),
     })
+}
+
+/// Keeps a client's clock to the database's, as the heartbeat does for workers.
+fn keep_following(shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = shared.stop.cancelled() => return,
+                () = shared.clock.sleep(shared.options.lease_ms / 3) => {}
+            }
+            if let Err(error) = follow_server(&*shared.storage, &shared.clock).await {
+                tracing::warn!(%error, "the database did not say its time; it is asked again");
+            }
+        }
+    });
 }
 
 /// Passes hints on, and looks at waiting runs once a poll in case a hint was lost.

@@ -183,6 +183,7 @@ impl Core {
         if !asked.record_at_once && self.hot.contains_key(&asked.frame) {
             let event = Event::Answered {
                 seq: asked.seq,
+                id: call,
                 epoch: lease.epoch,
                 outcome,
             };

@@ -16,7 +16,8 @@ const TIMER_GRACE_MS: i64 = 10_000;
 impl Core {
     /// Claims what there is room for and reason to look for.
     pub(crate) fn claim(&mut self) {
-        if self.draining.is_some() || self.heartbeat.is_none() {
+        // While the lease is unsure nothing would be asked: what is claimed would only be given back, again and again.
+        if self.draining.is_some() || self.heartbeat.is_none() || !self.lease.is_held() {
             return;
         }
         self.fire_timers();

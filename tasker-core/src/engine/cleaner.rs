@@ -1,16 +1,21 @@
-//! After the end: folds the call tree of ended runs into one record, then deletes their rows, in bounded batches.
+//! After the end: folds the call tree of ended runs into one record, deletes their rows, then the runs themselves when their time
+//! is over, and gives the space back; all in bounded batches.
 
 use std::sync::Arc;
 
 use super::core::Shared;
 use super::error::EngineError;
 use super::trace;
-use tasker_adaptor::{RunStatus, TaskRunId};
+use tasker_adaptor::{Retention, RunStatus, TaskRunId};
 
 /// Runs folded in one round.
 const RUNS: usize = 200;
 /// Rows deleted in one round.
 const ROWS: usize = 5_000;
+/// Free space that the database keeps for the next runs, in bytes.
+const KEEP_FREE: u64 = 16 << 20;
+/// Runs deleted in one round.
+const ENDED: usize = 500;
 
 /// Starts the cleaner of an engine.
 pub(crate) fn start(shared: &Arc<Shared>) {
@@ -54,8 +59,25 @@ pub(crate) async fn clean(shared: &Shared) -> Result<bool, EngineError> {
     for run in runs {
         fold(shared, run).await?;
     }
-    let deleted = shared.storage.delete_folded_rows(ROWS).await?;
-    Ok(more || deleted == ROWS)
+    let rows = shared.storage.delete_folded_rows(ROWS).await?;
+    let mut more = more || rows == ROWS;
+    for (status, keep) in &shared.options.keep_runs {
+        let keep = i64::try_from(*keep).unwrap_or(i64::MAX);
+        let deleted = shared
+            .storage
+            .delete_runs(&Retention {
+                statuses: vec![*status],
+                ended_before: now.plus_millis(1 - keep),
+                max: ENDED,
+            })
+            .await?;
+        more |= deleted == ENDED;
+    }
+    // Free space is used again by the next runs; only what a past rush has left goes back.
+    if !more {
+        more = shared.storage.compact(KEEP_FREE).await?;
+    }
+    Ok(more)
 }
 
 async fn fold(shared: &Shared, id: TaskRunId) -> Result<(), EngineError> {

@@ -54,27 +54,33 @@ impl Clock for SystemClock {
     }
 }
 
-/// The clock as the engine uses it: kept to the database's time, so that skew between machines cannot expire leases early.
+/// The clock as the engine uses it: the database's time as last heard, carried on by the monotonic clock. So neither skew between
+/// machines nor a jump of this host's clock can make leases look expired; a jump is seen, and told, when the database is asked again.
 #[derive(Clone)]
 pub(crate) struct EngineClock {
     host: Arc<dyn Clock>,
-    /// Database time minus host time, in milliseconds.
+    /// Database time minus monotonic time, in milliseconds.
     offset: Arc<AtomicI64>,
 }
 
+/// The clock that leases are written in was set, by this many milliseconds (negative: back).
+pub(crate) type Jump = Option<i64>;
+
+/// Less than this is drift and the time that asking takes, in milliseconds.
+const JUMP_MS: i64 = 1_000;
+
 impl EngineClock {
     pub(crate) fn new(host: Arc<dyn Clock>) -> Self {
+        let offset = host.now().as_millis() - host.monotonic_ms();
         Self {
             host,
-            offset: Arc::new(AtomicI64::new(0)),
+            offset: Arc::new(AtomicI64::new(offset)),
         }
     }
 
     /// Now, by the database's clock as last heard.
     pub(crate) fn now(&self) -> Timestamp {
-        self.host
-            .now()
-            .plus_millis(self.offset.load(Ordering::Relaxed))
+        Timestamp::from_millis(self.monotonic_ms() + self.offset.load(Ordering::Relaxed))
     }
 
     pub(crate) fn host_now(&self) -> Timestamp {
@@ -89,9 +95,10 @@ impl EngineClock {
         self.host.sleep(millis)
     }
 
-    /// Follows the database: `server` was its time when the host's clock showed `host`.
-    pub(crate) fn follow(&self, server: Timestamp, host: Timestamp) {
-        self.offset
-            .store(server.millis_since(host), Ordering::Relaxed);
+    /// Follows the database, whose time was `server` a moment ago.
+    pub(crate) fn follow(&self, server: Timestamp) -> Jump {
+        let offset = server.as_millis() - self.monotonic_ms();
+        let by = offset - self.offset.swap(offset, Ordering::Relaxed);
+        (by.abs() >= JUMP_MS).then_some(by)
     }
 }

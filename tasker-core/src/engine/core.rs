@@ -22,7 +22,7 @@ use super::clock::EngineClock;
 use super::frames::HotFrame;
 use super::hub::Hub;
 use super::ids::Ids;
-use super::lease::{Heartbeat, LeaseClock};
+use super::lease::{Heartbeat, LeaseClock, follow_server};
 use super::load::Prepared;
 use super::manual::{ManualRequest, ManualStep};
 use super::options::{Drive, Options};
@@ -104,7 +104,7 @@ pub(crate) enum Message {
     Reaped(Reaped),
     /// From storage.
     Hint(Hint),
-    /// The heartbeat got through; `late`: only after the lease may have ended.
+    /// The heartbeat got through; `late`: only after the lease may have ended, or after the clock was set.
     LeaseRenewed { late: bool },
     /// Others may own what this worker owned.
     LeaseLost { worker: WorkerId },
@@ -115,9 +115,12 @@ pub(crate) enum Message {
     },
     /// Drive by hand.
     Manual(ManualRequest),
-    /// Say when nothing moves any more.
+    /// Say when nothing moves any more; `but_calls`: answers of services are not waited for.
     #[cfg(feature = "testing")]
-    Quiet { done: oneshot::Sender<()> },
+    Quiet {
+        but_calls: bool,
+        done: oneshot::Sender<()>,
+    },
     /// Drain, give back, stop.
     Shutdown {
         deadline_ms: u64,
@@ -260,7 +263,7 @@ pub(crate) struct Core {
     pub(crate) manual: Option<ManualStep>,
     pub(crate) draining: Option<Draining>,
     #[cfg(feature = "testing")]
-    pub(crate) quiet: Vec<oneshot::Sender<()>>,
+    pub(crate) quiet: Vec<(bool, oneshot::Sender<()>)>,
 }
 
 /// A shutdown under way.
@@ -342,7 +345,8 @@ impl Core {
             Message::Hint(hint) => self.hinted(hint),
             Message::LeaseRenewed { late } => {
                 if late {
-                    // A worker that was late itself (a stopped process, a sleeping machine) takes nobody over for one lease.
+                    // A worker that was late itself (a stopped process, a sleeping machine) takes nobody over for one lease,
+                    // nor does one that saw the clock being set.
                     self.next_reap_ms =
                         self.shared.clock.monotonic_ms() + self.shared.options.lease_ms as i64;
                 }
@@ -354,7 +358,7 @@ impl Core {
                 self.want_everything();
             }
             #[cfg(feature = "testing")]
-            Message::Quiet { done } => self.quiet.push(done),
+            Message::Quiet { but_calls, done } => self.quiet.push((but_calls, done)),
             Message::Manual(request) => self.manual_requested(request),
             Message::Shutdown { deadline_ms, done } => {
                 let until_ms = self.shared.clock.monotonic_ms() + deadline_ms as i64;
@@ -399,18 +403,19 @@ impl Core {
         }
         self.manual_tick();
         #[cfg(feature = "testing")]
-        if !self.quiet.is_empty() && self.is_quiet() {
-            for done in self.quiet.drain(..) {
+        if !self.quiet.is_empty() && self.is_still() {
+            let no_calls = self.calls.is_empty();
+            let now = |(but_calls, _): &mut (bool, _)| *but_calls || no_calls;
+            for (_, done) in self.quiet.extract_if(.., now) {
                 let _ = done.send(());
             }
         }
     }
 
-    /// No turn, write, claim or call is under way.
+    /// No turn, write or claim is under way.
     #[cfg(feature = "testing")]
-    fn is_quiet(&self) -> bool {
+    fn is_still(&self) -> bool {
         self.active() == 0
-            && self.calls.is_empty()
             && self.commits.is_empty()
             && self.commits_under_way == 0
             && self.finishes.is_empty()
@@ -420,6 +425,7 @@ impl Core {
             && !self.claiming_frames
             && !self.claiming_calls
             && (self.shared.options.drive != Drive::Automatic
+                || !self.lease.is_held()
                 || !(self.want_frames || self.want_calls || self.want_woken))
             && !self.listing
             && !self.firing
@@ -566,7 +572,20 @@ impl Core {
         self.reaping = true;
         let shared = Arc::clone(&self.shared);
         let worker = self.worker;
+        let me = self.me.clone();
         self.spawn(async move {
+            // By a clock that was set meanwhile the leases of the living would look expired.
+            match follow_server(&*shared.storage, &shared.clock).await {
+                Ok(None) => {}
+                Ok(Some(_)) => {
+                    let _ = me.send(Message::LeaseRenewed { late: true });
+                    return Some(Message::Reaped(Reaped::default()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the database did not say its time; dead workers are looked for later");
+                    return Some(Message::Reaped(Reaped::default()));
+                }
+            }
             let now = shared.clock.now();
             match shared.storage.overdue_cancels(now, 100).await {
                 Ok(runs) => {

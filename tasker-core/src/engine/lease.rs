@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tasker_adaptor::{NewWorker, Storage, WorkerId};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::clock::EngineClock;
+use super::clock::{EngineClock, Jump};
 use super::core::Message;
 
 /// Until when this worker may act on what it owns, by its own monotonic clock.
@@ -55,7 +55,7 @@ impl Heartbeat {
     /// Makes the worker live. Tried once; the caller says what a failure means.
     pub(crate) async fn register(&self) -> Result<(), tasker_adaptor::StorageError> {
         let sent = self.clock.monotonic_ms();
-        self.follow_server().await?;
+        follow_server(&*self.storage, &self.clock).await?;
         self.storage
             .register(NewWorker {
                 id: self.worker,
@@ -68,21 +68,16 @@ impl Heartbeat {
         Ok(())
     }
 
-    async fn follow_server(&self) -> Result<(), tasker_adaptor::StorageError> {
-        let host = self.clock.host_now();
-        let server = self.storage.server_time(host).await?;
-        self.clock.follow(server, host);
-        Ok(())
-    }
-
     /// Renews until the lease is lost (then says so and ends) or the task is dropped.
     pub(crate) async fn run(self, core: UnboundedSender<Message>) {
         let pause = (self.lease_ms / 3).max(1);
         loop {
             self.clock.sleep(pause).await;
             let sent = self.clock.monotonic_ms();
-            let renewed = match self.follow_server().await {
-                Ok(()) => {
+            let mut jumped = None;
+            let renewed = match follow_server(&*self.storage, &self.clock).await {
+                Ok(jump) => {
+                    jumped = jump;
                     self.storage
                         .heartbeat(self.worker, self.clock.now(), self.lease_ms as i64)
                         .await
@@ -91,7 +86,7 @@ impl Heartbeat {
             };
             match renewed {
                 Ok(true) => {
-                    let late = !self.lease.is_held();
+                    let late = !self.lease.is_held() || jumped.is_some();
                     self.lease.renewed(sent, self.lease_ms);
                     let _ = core.send(Message::LeaseRenewed { late });
                 }
@@ -108,4 +103,21 @@ impl Heartbeat {
             }
         }
     }
+}
+
+/// Asks the database for its time. A jump is logged: whoever sees one takes nobody over for one lease, until the living have
+/// written theirs by the new clock.
+pub(crate) async fn follow_server(
+    storage: &dyn Storage,
+    clock: &EngineClock,
+) -> Result<Jump, tasker_adaptor::StorageError> {
+    let server = storage.server_time(clock.host_now()).await?;
+    let jump = clock.follow(server);
+    if let Some(by_ms) = jump {
+        tracing::warn!(
+            by_ms,
+            "the clock was set; nobody is taken over for one lease"
+        );
+    }
+    Ok(jump)
 }

@@ -29,8 +29,8 @@ mod writes;
 use std::sync::Arc;
 
 use tasker_adaptor::{
-    RunFilter, RunPage, StackRunId, TaskFunction, TaskName, TaskRunId, Unblock, UnblockDecision,
-    Violation,
+    Cancelled, RunFilter, RunPage, StackRunId, TaskFunction, TaskName, TaskRunId, Unblock,
+    UnblockDecision, Violation,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -152,6 +152,14 @@ impl Engine {
         }
     }
 
+    /// Cancels a run, as [`RunHandle::cancel`] does.
+    ///
+    /// # Errors
+    /// `UnknownRun`; `Storage`.
+    pub async fn cancel(&self, run: TaskRunId) -> Result<Cancelled, EngineError> {
+        self.run(run).await?.cancel().await
+    }
+
     /// Takes a blocked run up again: all its blocked rows, as `decision` says.
     /// To end it instead, cancel it. Answers how many rows changed; 0 when the run was not blocked.
     ///
@@ -246,8 +254,20 @@ impl Engine {
     /// Waits until nothing moves any more: no turn, write, claim or call is under way, and what waits, waits for the clock or for others.
     #[cfg(feature = "testing")]
     pub async fn quiet(&self) {
+        self.wait_for_quiet(false).await;
+    }
+
+    /// As [`Engine::quiet`], but services may be at work.
+    #[cfg(feature = "testing")]
+    pub async fn quiet_but_calls(&self) {
+        self.wait_for_quiet(true).await;
+    }
+
+    #[cfg(feature = "testing")]
+    async fn wait_for_quiet(&self, but_calls: bool) {
         let (done, quiet) = oneshot::channel();
-        if self.inner.core.send(Message::Quiet { done }).is_ok() {
+        let asked = Message::Quiet { but_calls, done };
+        if self.inner.core.send(asked).is_ok() {
             let _ = quiet.await;
         }
     }

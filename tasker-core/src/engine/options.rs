@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tasker_adaptor::RunStatus;
+
 use super::clock::{Clock, SystemClock};
 use crate::limits::Limits;
 
@@ -44,6 +46,8 @@ pub(crate) struct Options {
     pub(crate) poison_limit: u32,
     /// How long stack runs of ended runs are kept, in milliseconds.
     pub(crate) keep_rows_ms: u64,
+    /// How long ended runs are kept, by status, in milliseconds; a status that is not named: for ever.
+    pub(crate) keep_runs: Vec<(RunStatus, u64)>,
     /// How often the cleaner works, in milliseconds; 0: never.
     pub(crate) clean_every_ms: u64,
     /// How the worker is called in the table `workers`.
@@ -69,6 +73,7 @@ impl Default for Options {
             cancel_grace_ms: 5_000,
             poison_limit: 3,
             keep_rows_ms: 0,
+            keep_runs: Vec::new(),
             clean_every_ms: 1_000,
             worker_name: format!("tasker-{}", std::process::id()),
             clock: Arc::new(SystemClock::default()),

@@ -42,6 +42,13 @@ enum Homes {
 
 impl VmThreads {
     /// Starts the homes behind `wall`; reports go to `reports`.
+    #[cfg_attr(
+        not(feature = "process-wall"),
+        expect(
+            clippy::unused_async,
+            reason = "threads are there at once, children are not"
+        )
+    )]
     pub(crate) async fn start(
         wall: &Wall,
         threads: usize,

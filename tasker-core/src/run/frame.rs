@@ -129,6 +129,7 @@ pub(crate) enum Event {
     /// A call that this worker asks was answered, at this epoch.
     Answered {
         seq: CallSeq,
+        id: StackRunId,
         epoch: Epoch,
         outcome: Outcome,
     },
@@ -301,9 +302,10 @@ impl Frame {
             }
             Event::Answered {
                 seq,
+                id,
                 epoch,
                 outcome,
-            } => self.answered(seq, epoch, outcome, effects),
+            } => self.answered(seq, id, epoch, outcome, effects),
             Event::Recorded(found) => {
                 if matches!(self.phase, Phase::Over | Phase::Loading) {
                     return;
@@ -312,17 +314,17 @@ impl Frame {
                 self.deliver(effects);
             }
             Event::CallClaimed { seq, epoch } => {
-                if let Some(child) = self.children.get_mut(&seq)
-                    && child.kind == ChildKind::Elsewhere
+                if let Some(kind) = self.kind_mut(seq)
+                    && *kind == ChildKind::Elsewhere
                 {
-                    child.kind = ChildKind::Here(epoch);
+                    *kind = ChildKind::Here(epoch);
                 }
             }
             Event::CallReleased { seq, epoch } => {
-                if let Some(child) = self.children.get_mut(&seq)
-                    && child.kind == ChildKind::Here(epoch)
+                if let Some(kind) = self.kind_mut(seq)
+                    && *kind == ChildKind::Here(epoch)
                 {
-                    child.kind = ChildKind::Elsewhere;
+                    *kind = ChildKind::Elsewhere;
                 }
             }
             Event::TimerDue { seq } => {
@@ -382,51 +384,66 @@ impl Frame {
         }
     }
 
-    /// A call asked here was answered. While the frame is hot the outcome rides with a turn; else it is recorded by itself (E6).
+    /// Where the outcome of a child will come from. A pending row can be claimed as soon as its turn is stored,
+    /// which is before the turn's receipt is here.
+    fn kind_mut(&mut self, seq: CallSeq) -> Option<&mut ChildKind> {
+        if let Some(child) = self.children.get_mut(&seq) {
+            return Some(&mut child.kind);
+        }
+        let Phase::Committing { made, .. } = &mut self.phase else {
+            return None;
+        };
+        let index = seq.0.checked_sub(self.made + 1)?;
+        made.get_mut(index as usize).map(|made| &mut made.kind)
+    }
+
+    /// A call asked here was answered. While the frame is hot the outcome rides with a turn; else, and when the frame does not
+    /// expect it, it is recorded by itself (E6): storage knows whether it is still wanted.
     fn answered(
         &mut self,
         seq: CallSeq,
+        id: StackRunId,
         epoch: Epoch,
         outcome: Outcome,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(child) = self.children.get_mut(&seq) else {
-            // Given up, or found in its row before: the answer is nobody's.
-            return;
-        };
-        if child.kind != ChildKind::Here(epoch) {
-            return;
+        let by_itself = self.record_first
+            || matches!(self.phase, Phase::Parking | Phase::Over | Phase::Loading);
+        match self.children.get_mut(&seq) {
+            Some(child) if child.kind == ChildKind::Here(epoch) && !by_itself => {
+                child.kind = ChildKind::Ready;
+                self.ready.push_back(Ready {
+                    seq,
+                    id,
+                    source: ReadySource::Local(epoch),
+                    outcome,
+                });
+                self.deliver(effects);
+            }
+            expected => {
+                if let Some(child) = expected
+                    && child.kind == ChildKind::Here(epoch)
+                {
+                    // Its frame will find it in its row.
+                    child.kind = ChildKind::Elsewhere;
+                }
+                effects.push(Effect::Record {
+                    seq,
+                    id,
+                    epoch,
+                    outcome,
+                });
+            }
         }
-        let id = child.id;
-        if self.record_first || matches!(self.phase, Phase::Parking | Phase::Over | Phase::Loading)
-        {
-            // Its frame will find it in its row.
-            child.kind = ChildKind::Elsewhere;
-            effects.push(Effect::Record {
-                seq,
-                id,
-                epoch,
-                outcome,
-            });
-            return;
-        }
-        child.kind = ChildKind::Ready;
-        self.ready.push_back(Ready {
-            seq,
-            id,
-            source: ReadySource::Local(epoch),
-            outcome,
-        });
-        self.deliver(effects);
     }
 
     /// Takes children found settled in their rows, unless they are known to be ready or delivered.
     fn admit(&mut self, found: Vec<Ready>) {
         for ready in found {
-            if let Some(child) = self.children.get_mut(&ready.seq)
-                && child.kind != ChildKind::Ready
+            if let Some(kind) = self.kind_mut(ready.seq)
+                && *kind != ChildKind::Ready
             {
-                child.kind = ChildKind::Ready;
+                *kind = ChildKind::Ready;
                 self.ready.push_back(ready);
             }
         }

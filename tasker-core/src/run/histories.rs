@@ -11,7 +11,7 @@ use super::frame::{
     ChildKind, Effect, Event, Frame, FrameFacts, MadeChild, Phase, Ready, ReadySource,
 };
 
-const DEPTH: usize = 8;
+const DEPTH: usize = 10;
 
 /// The world around the frame: what storage has, what the VM is doing, what was asked of whom.
 #[derive(Clone)]
@@ -23,8 +23,10 @@ struct World {
     frame: Frame,
     /// The VM is in a turn (or was never started).
     turning: bool,
-    /// The turn that was sent and not answered.
+    /// The turn that was sent and not stored.
     commit: Option<TurnCommit>,
+    /// A turn was stored and its receipt is on the way.
+    receipt: Option<StackStatus>,
     /// A release was sent and not answered.
     releasing: bool,
     /// Unread children are being read.
@@ -54,6 +56,8 @@ enum Kind {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum RowState {
+    /// Born claimed, and its turn's receipt is not here.
+    Unbegun,
     Open,
     /// Answered, and the answer is in the machine's hands.
     Answered,
@@ -91,6 +95,7 @@ impl World {
             ),
             turning: true,
             commit: None,
+            receipt: None,
             releasing: false,
             reading: false,
             committed_turns: 0,
@@ -132,14 +137,22 @@ impl World {
             });
         }
         if self.commit.is_some() {
-            steps.push(Step::CommitApplied);
+            steps.push(Step::CommitStored);
             steps.push(Step::CommitRefused(CommitRefused::Superseded));
             steps.push(Step::CommitRefused(CommitRefused::LeaseLost));
+        }
+        if self.receipt.is_some() {
+            steps.push(Step::Receipt);
         }
         for (seq, row) in &self.rows {
             match (row.kind, row.state) {
                 (Kind::Here, RowState::Open) => steps.push(Step::Answer(*seq)),
-                (Kind::Elsewhere, RowState::Open) => steps.push(Step::SettledElsewhere(*seq)),
+                (Kind::Elsewhere, RowState::Open) => {
+                    steps.push(Step::SettledElsewhere(*seq));
+                    if !self.over {
+                        steps.push(Step::Claim(*seq));
+                    }
+                }
                 (Kind::Timer, RowState::Open) if !self.over => steps.push(Step::TimerDue(*seq)),
                 _ => {}
             }
@@ -181,17 +194,20 @@ impl World {
                     next,
                 }
             }
-            Step::CommitApplied => {
+            Step::CommitStored => {
                 let turn = self.commit.take().unwrap();
                 self.apply(&turn);
                 let unread = self.rows.values().any(|row| row.state == RowState::Settled);
-                let status = if unread {
+                self.receipt = Some(if unread {
                     StackStatus::PendingResume
                 } else {
                     StackStatus::SuspendedWaitingChild
-                };
-                Event::Committed { status }
+                });
+                return;
             }
+            Step::Receipt => Event::Committed {
+                status: self.receipt.take().unwrap(),
+            },
             Step::CommitRefused(reason) => {
                 self.commit = None;
                 Event::Refused(*reason)
@@ -201,6 +217,7 @@ impl World {
                 self.held.insert(*seq);
                 Event::Answered {
                     seq: *seq,
+                    id: id(seq.0),
                     epoch: Epoch(1),
                     outcome: outcome(*seq),
                 }
@@ -208,6 +225,13 @@ impl World {
             Step::SettledElsewhere(seq) => {
                 self.rows.get_mut(seq).unwrap().state = RowState::Settled;
                 return;
+            }
+            Step::Claim(seq) => {
+                self.rows.get_mut(seq).unwrap().kind = Kind::Here;
+                Event::CallClaimed {
+                    seq: *seq,
+                    epoch: Epoch(1),
+                }
             }
             Step::TimerDue(seq) => Event::TimerDue { seq: *seq },
             Step::Read => {
@@ -232,7 +256,7 @@ impl World {
             }
             Step::LeaseLost => Event::LeaseLost,
             Step::VmLost => {
-                self.turning &= self.commit.is_some();
+                self.turning &= self.commit.is_some() || self.receipt.is_some();
                 Event::VmLost
             }
         };
@@ -277,14 +301,13 @@ impl World {
                 _ if made.claimed => Kind::Here,
                 _ => Kind::Elsewhere,
             };
-            // Nothing of it happens before `Begin`.
-            self.rows.insert(
-                CallSeq(self.rows.len() as u32 + 1),
-                Row {
-                    kind,
-                    state: RowState::Delivered,
-                },
-            );
+            // A pending row is anybody's from now on; of the others nothing happens before `Begin`.
+            let state = match kind {
+                Kind::Elsewhere => RowState::Open,
+                Kind::Here | Kind::Timer => RowState::Unbegun,
+            };
+            let seq = CallSeq(self.rows.len() as u32 + 1);
+            self.rows.insert(seq, Row { kind, state });
         }
         for dropped in &turn.dropped {
             let row = self
@@ -306,7 +329,7 @@ impl World {
         match effect {
             Effect::Deliver(items) => {
                 assert!(
-                    !self.turning && self.commit.is_none(),
+                    !self.turning && self.commit.is_none() && self.receipt.is_none(),
                     "one uncommitted turn a frame"
                 );
                 assert!(!self.over, "nothing is delivered to a frame that is over");
@@ -315,7 +338,10 @@ impl World {
                 self.turning = true;
             }
             Effect::Commit(turn) => {
-                assert!(self.commit.is_none(), "one uncommitted turn a frame");
+                assert!(
+                    self.commit.is_none() && self.receipt.is_none(),
+                    "one uncommitted turn a frame"
+                );
                 self.commit = Some(turn);
             }
             Effect::Begin { seq, made } => {
@@ -324,15 +350,23 @@ impl World {
                     .get_mut(&seq)
                     .expect("a child is begun after it was committed");
                 assert_eq!(id(seq.0), made.row.id);
-                assert_eq!(row.state, RowState::Delivered, "a child is begun once");
-                row.state = RowState::Open;
+                if made.row.claimed || row.kind == Kind::Timer {
+                    assert_eq!(row.state, RowState::Unbegun, "a child is begun once");
+                    row.state = RowState::Open;
+                }
             }
             Effect::Stop { seq, .. } => {
                 self.held.remove(&seq);
             }
             Effect::Record { seq, .. } => {
-                assert!(self.held.remove(&seq), "outcome {seq} is recorded once");
+                let unsure = self.receipt.is_some();
                 let row = self.rows.get_mut(&seq).unwrap();
+                // Whoever has no receipt writes again, and storage refuses the second.
+                let twice = unsure && row.state == RowState::Delivered;
+                assert!(
+                    self.held.remove(&seq) || twice,
+                    "outcome {seq} is recorded once"
+                );
                 if row.state == RowState::Answered {
                     row.state = RowState::Settled;
                 }
@@ -343,17 +377,15 @@ impl World {
                 self.over = true;
                 self.turning = false;
                 self.commit = None;
+                self.receipt = None;
             }
         }
     }
 
     fn check(&self) {
-        if self.over && self.commit.is_none() {
-            assert!(
-                self.held.is_empty(),
-                "results are lost with the VM: {:?}",
-                self.held
-            );
+        let gone = self.over && self.commit.is_none() && self.receipt.is_none();
+        if gone || self.frame.is_idle() {
+            assert!(self.held.is_empty(), "results are lost: {:?}", self.held);
         }
         if matches!(self.frame.phase(), Phase::Waiting) {
             assert!(
@@ -363,7 +395,7 @@ impl World {
         }
         if matches!(self.frame.phase(), Phase::Committing { .. }) {
             assert!(
-                self.commit.is_some() || self.over,
+                self.commit.is_some() || self.receipt.is_some() || self.over,
                 "a turn is neither sent nor answered"
             );
         }
@@ -377,9 +409,12 @@ enum Step {
         drop: Option<CallSeq>,
         ends: bool,
     },
-    CommitApplied,
+    CommitStored,
+    Receipt,
     CommitRefused(CommitRefused),
     Answer(CallSeq),
+    /// This worker claims a pending call.
+    Claim(CallSeq),
     SettledElsewhere(CallSeq),
     TimerDue(CallSeq),
     Read,
@@ -440,7 +475,10 @@ fn walk(world: &World, depth: usize, path: &mut Vec<Step>, histories: &mut u64) 
 fn every_short_history_keeps_the_invariants() {
     let mut histories = 0;
     walk(&World::new(), DEPTH, &mut Vec::new(), &mut histories);
-    assert!(histories > 50_000, "only {histories} histories were walked");
+    assert!(
+        histories > 400_000,
+        "only {histories} histories were walked"
+    );
     println!("{histories} histories of up to {DEPTH} events");
 }
 
@@ -453,7 +491,8 @@ fn a_commit_that_suspends_reads_what_settled_meanwhile() {
             drop: None,
             ends: false,
         },
-        Step::CommitApplied,
+        Step::CommitStored,
+        Step::Receipt,
         Step::Answer(CallSeq(1)),
         Step::SettledElsewhere(CallSeq(2)),
         Step::TurnEnds {
@@ -461,7 +500,8 @@ fn a_commit_that_suspends_reads_what_settled_meanwhile() {
             drop: None,
             ends: false,
         },
-        Step::CommitApplied,
+        Step::CommitStored,
+        Step::Receipt,
     ];
     for step in &steps {
         world.take(step);

@@ -31,3 +31,5 @@ pub use frame::Vm;
 pub use message::{Made, RunInfo, ToolNames, Turn, TurnEnd, VmDeliver, VmStart};
 pub use pool::VmPool;
 pub use raw::Stopper;
+#[cfg(feature = "process-wall")]
+pub(crate) use raw::when_out_of_memory;

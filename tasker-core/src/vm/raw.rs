@@ -26,7 +26,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rquickjs::qjs;
 
@@ -117,6 +117,23 @@ struct Heap {
     refused: Cell<bool>,
 }
 
+/// What is done when the system has no more memory for a heap that may have it. Nothing: the frame ends as if its own limit were
+/// passed. A process that only turns VMs ends itself instead, for the frame is not to blame.
+static OUT_OF_MEMORY: OnceLock<fn() -> !> = OnceLock::new();
+
+/// Ends the process by `end` when the system has no more memory.
+#[cfg(feature = "process-wall")]
+pub(crate) fn when_out_of_memory(end: fn() -> !) {
+    // Whoever comes second meant the same.
+    let _ = OUT_OF_MEMORY.set(end);
+}
+
+fn system_refuses() {
+    if let Some(end) = OUT_OF_MEMORY.get() {
+        end();
+    }
+}
+
 impl Heap {
     const fn new() -> Self {
         Self {
@@ -160,6 +177,7 @@ impl Heap {
             }
             .cast::<Block>();
             if block.is_null() {
+                system_refuses();
                 self.refused.set(true);
                 return ptr::null_mut();
             }
@@ -250,6 +268,7 @@ impl Heap {
             )
             .cast::<Block>();
             if moved.is_null() {
+                system_refuses();
                 self.refused.set(true);
                 self.link(block);
                 return ptr::null_mut();

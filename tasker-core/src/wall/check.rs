@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tasker_adaptor::{BlockedReason, CallSeq, Json, Timestamp};
 
-use super::codec::Answer;
+use super::answers::Answer;
 use super::wire::Garbled;
 use super::worker::{VmCommand, VmDid, VmKey, VmReport};
 use crate::limits::{Limits, check_payload};
@@ -73,6 +73,10 @@ enum What {
 
 /// An answer that is believed.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are reports, and moving one is cheaper than a box"
+)]
 pub(crate) enum Believed {
     Report(VmReport),
     /// A replay goes on.

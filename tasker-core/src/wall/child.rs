@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use tasker_adaptor::Failure;
 
+use super::answers::{PROTOCOL, Ready, write_fault, write_ready, write_replayed_one, write_report};
 use super::check::max_answer;
-use super::codec::{
-    CommandReader, LENGTH, PROTOCOL, Ready, split, write_fault, write_ready, write_replayed_one,
-    write_report,
-};
+use super::codec::{LENGTH, split};
+use super::commands::CommandReader;
 use super::confine;
 use super::wire::Output;
 use super::worker::{VmDid, VmKey, VmReport, Watched, Worker};
@@ -25,6 +24,8 @@ use crate::vm::{BytecodeCache, Stopper, Turn, TurnEnd, VmPool};
 pub(super) const MARK: &str = "--tasker-sandbox-child";
 /// Exit code of a child that has said what went wrong.
 const FAULTED: i32 = 70;
+/// Exit code of a child that has no more memory.
+pub(super) const OUT_OF_MEMORY: i32 = 71;
 /// Realms kept ready.
 const PREPARED: usize = 2;
 /// Bytes asked of the pipe at one time.
@@ -44,10 +45,10 @@ static OUTPUT: OnceLock<File> = OnceLock::new();
 /// It must come before anything else: before `#[tokio::main]` starts its threads, before files are opened, before secrets are read.
 ///
 /// ```no_run
-/// fn main() {
-///     tasker_core::wall::child_main();
-///     // Now the runtime, the storage, the engine with .wall(Wall::process()).
-/// }
+/// // fn main() {
+/// tasker_core::wall::child_main();
+/// // Now the runtime, the storage, the engine with .wall(Wall::process()).
+/// // }
 /// ```
 pub fn child_main() {
     CALLED.store(true, Ordering::Relaxed);
@@ -117,6 +118,7 @@ fn run(orders: Orders) -> Result<Never, String> {
         fault(&format!("it panicked: {panic}"));
         std::process::exit(FAULTED);
     }));
+    crate::vm::when_out_of_memory(|| std::process::exit(OUT_OF_MEMORY));
     let pipes = confine::Pipes::new(&input, output);
     let missing = confine::close_in(orders, &pipes)?;
 

@@ -11,17 +11,27 @@
 pub(crate) mod worker;
 
 #[cfg(feature = "process-wall")]
+mod answers;
+#[cfg(feature = "process-wall")]
 mod check;
 #[cfg(feature = "process-wall")]
 mod child;
 #[cfg(feature = "process-wall")]
 mod codec;
 #[cfg(feature = "process-wall")]
+mod commands;
+#[cfg(feature = "process-wall")]
 mod confine;
+#[cfg(feature = "process-wall")]
+mod home;
 #[cfg(all(feature = "process-wall", target_os = "linux"))]
 mod probe;
 #[cfg(feature = "process-wall")]
 pub(crate) mod process;
+#[cfg(all(test, feature = "process-wall"))]
+mod tests;
+#[cfg(feature = "process-wall")]
+mod verdict;
 #[cfg(feature = "process-wall")]
 mod wire;
 
