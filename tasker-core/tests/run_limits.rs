@@ -120,7 +120,10 @@ async fn log_lines_of_nested_tasks_count_for_their_run() {
     .await;
     let run = test.submit("parent", &()).await;
     test.finish::<Option<u8>>(&run).await.unwrap();
-    let page = run.log_page(tasker_core::LogCursor::default()).await.unwrap();
+    let page = run
+        .log_page(tasker_core::LogCursor::default())
+        .await
+        .unwrap();
     assert_eq!(page.lines.len(), 26);
     assert!(
         page.lines[25]
