@@ -206,3 +206,64 @@ async fn a_text_that_compiles_for_ever_is_refused_in_time() {
     }
     engine.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn tasks_nest_as_deep_as_the_limit_and_no_deeper() {
+    let test = engine(Limits {
+        depth: 3,
+        ..Limits::default()
+    })
+    .await;
+    test.publish(
+        "module.exports = async (n, { tools }) => {
+            try { return await tools.tasks.execute('deeper', n + 1); } catch (e) { return [n, e.code, e.message.includes('Limits::depth')]; }
+        };",
+        "deeper",
+    )
+    .await;
+    let end: (u32, String, bool) = test.run("deeper", &0).await.unwrap();
+    assert_eq!(end, (3, "depth".to_owned(), true));
+}
+
+#[tokio::test]
+async fn a_source_that_is_too_large_is_not_published() {
+    let test = engine(Limits {
+        source_bytes: 200,
+        ..Limits::default()
+    })
+    .await;
+    let source = format!("module.exports = () => 1; // {}", "x".repeat(200));
+    let refused = test.engine().publish(source).name("big").await;
+    match refused {
+        Err(error @ EngineError::Task(_)) => {
+            let text = error.to_string();
+            assert!(
+                text.contains("200") && text.contains("Limits::source_bytes"),
+                "{text}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_log_of_a_frame_has_a_size() {
+    let test = engine(Limits {
+        log_bytes: 1_000,
+        ..Limits::default()
+    })
+    .await;
+    test.publish(
+        "module.exports = () => { for (let n = 0; n < 50; n++) console.log('x'.repeat(100)); };",
+        "talks",
+    )
+    .await;
+    let run = test.submit("talks", &()).await;
+    test.finish::<Option<u8>>(&run).await.unwrap();
+    let page = run
+        .log_page(tasker_core::LogCursor::default())
+        .await
+        .unwrap();
+    assert_eq!(page.lines.len(), 11);
+    assert!(page.lines[10].line.message.contains("Limits::log_bytes"));
+}
