@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up and runs all tests. Needs Rust, a C compiler and, for the Postgres part, a PostgreSQL server: the one of
+# Sets up and runs all tests. Needs Rust and a C compiler. Python 3.10 and Node 18 or later (the tests of `tasker serve` start services
+# written in both, and Schemathesis, which .config/schemathesis.sh installs) are installed where that may be done. Postgres is the one of
 # TASKER_TEST_POSTGRES_URL, else a private one on a free loopback port, whose programs are found or installed by
 # .config/postgres.sh and which is stopped at the end. Nothing is skipped: what cannot be started fails the run.
 set -euo pipefail
@@ -8,6 +9,17 @@ cd "$(dirname "$0")"
 for program in cargo cc; do
     command -v "$program" >/dev/null || {
         echo "test.sh: $program is not there; install Rust (https://rustup.rs) and a C compiler" >&2
+        exit 1
+    }
+done
+for program in python3 node; do
+    command -v "$program" >/dev/null && continue
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "test.sh: installing Python and Node" >&2
+        apt-get update -qq && apt-get install -y -qq python3 python3-venv nodejs >&2
+    fi
+    command -v "$program" >/dev/null || {
+        echo "test.sh: $program is not there and could not be installed; install Python 3 and Node" >&2
         exit 1
     }
 done

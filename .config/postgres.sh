@@ -4,6 +4,7 @@
 #   .config/postgres.sh run COMMAND…   starts a server, runs COMMAND with TASKER_TEST_POSTGRES_URL set, stops the server
 #   .config/postgres.sh serve          starts a server of its own whatever is set, prints its URL; each line read restarts
 #                                      it at once, as a crash does, and is answered by a line; the end of input stops it
+#   .config/postgres.sh serve CERT KEY the same with TLS, which clients may use: PEM files
 #   .config/postgres.sh pgbouncer      starts PgBouncer in transaction mode before the server of TASKER_TEST_POSTGRES_URL,
 #                                      prints its URL, stops it at the end of input
 #   . .config/postgres.sh              defines tasker_postgres_start and tasker_postgres_stop for another script
@@ -104,6 +105,12 @@ tasker_postgres_start() {
         tasker_postgres_stop
         return 1
     fi
+    if [ -n "${TASKER_POSTGRES_TLS[*]:-}" ]; then
+        # The server reads its key only from a file of its own that nobody else may read.
+        install -m 600 -o "$TASKER_POSTGRES_USER" "${TASKER_POSTGRES_TLS[0]}" "$folder/data/server.crt" || return 1
+        install -m 600 -o "$TASKER_POSTGRES_USER" "${TASKER_POSTGRES_TLS[1]}" "$folder/data/server.key" || return 1
+        echo "ssl = on" >>"$folder/data/postgresql.conf"
+    fi
     TASKER_POSTGRES_PORT=$(tasker_postgres_free_port) || return 1
     tasker_postgres_launch "$bin" || return 1
     export TASKER_TEST_POSTGRES_URL="postgres://tasker@127.0.0.1:$TASKER_POSTGRES_PORT/postgres?sslmode=disable"
@@ -130,8 +137,10 @@ tasker_postgres_launch() {
 }
 
 # Starts a server and restarts it for every line read, as after a crash: `immediate`, so that it recovers from its log.
+# With the files of a certificate and its key it speaks TLS too.
 tasker_postgres_serve() {
     unset TASKER_TEST_POSTGRES_URL
+    TASKER_POSTGRES_TLS=("$@")
     tasker_postgres_start || return 1
     local bin
     bin=$(tasker_postgres_bin)
@@ -225,10 +234,13 @@ if [ "${BASH_SOURCE[0]}" = "$0" ]; then
         "$@"
         exit $?
         ;;
-    serve) tasker_postgres_serve ;;
+    serve)
+        shift
+        tasker_postgres_serve "$@"
+        ;;
     pgbouncer) tasker_pgbouncer_serve ;;
     *)
-        echo "usage: $0 run COMMAND… | serve | pgbouncer" >&2
+        echo "usage: $0 run COMMAND… | serve [CERT KEY] | pgbouncer" >&2
         exit 2
         ;;
     esac

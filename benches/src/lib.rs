@@ -13,3 +13,5 @@ pub mod figure;
 pub mod figures;
 #[path = "../floor/sqlite.rs"]
 pub mod floor;
+#[path = "../floor/postgres.rs"]
+pub mod floor_postgres;

@@ -1,5 +1,7 @@
 //! What the example programs share. The programs themselves are in `src/bin/`, the tasks that they run in `tasks/`.
 
+pub mod fakes;
+pub mod killed;
 pub mod metered;
 
 /// JSON text on several lines, two spaces a level. Only white space between values changes: numbers, key order and escapes stay

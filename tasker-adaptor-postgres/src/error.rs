@@ -105,12 +105,10 @@ fn without_code(error: Error) -> StorageError {
         "connection closed",
         "timeout waiting",
     ];
-    if message.contains("invalid peer certificate") {
+    if let Some(advice) = advice_on_tls(&message) {
         return StorageError::Backend {
             backend: BACKEND,
-            message: format!(
-                "{message}; give the root that signed the server's certificate with sslrootcert=FILE"
-            ),
+            message: format!("{message}; {advice}"),
             retryable: false,
             source: Some(Box::new(error)),
         };
@@ -123,6 +121,19 @@ fn without_code(error: Error) -> StorageError {
         message,
         retryable: false,
         source: Some(Box::new(error)),
+    }
+}
+
+/// What to do about a TLS connection that trying again will not mend.
+fn advice_on_tls(message: &str) -> Option<&'static str> {
+    if message.contains("not valid for name") || message.contains("NotValidForName") {
+        Some("connect by a name that the server's certificate is for, or say sslmode=verify-ca")
+    } else if message.contains("invalid peer certificate") {
+        Some("give the root that signed the server's certificate with sslrootcert=FILE")
+    } else if message.contains("server does not support TLS") {
+        Some("turn TLS on in the server, or say sslmode=prefer or sslmode=disable")
+    } else {
+        None
     }
 }
 

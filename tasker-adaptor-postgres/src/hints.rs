@@ -22,13 +22,16 @@ use uuid::Uuid;
 use crate::error::from_driver;
 use crate::options::connect_listener;
 use crate::schema::Schema;
-use crate::session::Session;
+use crate::session::{Patience, Session};
 
 /// Hints that a slow reader may leave unread before it gets `Any` for all of them.
 const INBOX: usize = 1_024;
 
 /// Notifications that may wait to be sent; more than that are one `Any`.
 const OUTBOX: usize = 1_024;
+
+/// How long hints are gathered after some were sent.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// How long an own notification may take before there must be a transaction pooler in between.
 const PROBE: Duration = Duration::from_secs(1);
@@ -55,6 +58,7 @@ pub(crate) struct Hub {
 pub(crate) struct HubParts {
     pub(crate) pool: Pool,
     pub(crate) schema: Arc<Schema>,
+    pub(crate) patience: Arc<Patience>,
     pub(crate) listener: Option<(Config, MakeRustlsConnect)>,
     pub(crate) poll_interval: Duration,
     /// Names this process in its own notifications, which it need not hear.
@@ -68,7 +72,7 @@ impl Hub {
         let mut tasks = vec![tokio::spawn(send_all(
             inbox,
             parts.pool,
-            Arc::clone(&parts.schema),
+            (Arc::clone(&parts.schema), parts.patience),
             parts.token,
         ))];
         let sender = watchers.clone();
@@ -159,7 +163,15 @@ pub(crate) fn foreign_payload(hint: Hint) -> String {
 
 pub(crate) const NOTIFY: &str = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload";
 
-async fn send_all(mut inbox: mpsc::Receiver<Hint>, pool: Pool, schema: Arc<Schema>, token: Uuid) {
+/// The same in a transaction of its own, which need not wait for the disk: a hint is about what is durable already.
+const NOTIFY_ONLY: &str = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, payload) FROM unnest($2::text[]) AS payload";
+
+async fn send_all(
+    mut inbox: mpsc::Receiver<Hint>,
+    pool: Pool,
+    (schema, patience): (Arc<Schema>, Arc<Patience>),
+    token: Uuid,
+) {
     let own = token.simple().to_string();
     let channel = schema.channel();
     let mut hints = Vec::new();
@@ -171,10 +183,10 @@ async fn send_all(mut inbox: mpsc::Receiver<Hint>, pool: Pool, schema: Arc<Schem
             payloads = vec![encode(&own, Hint::Any)];
         }
         let sent = async {
-            let mut session = Session::open(&pool, &schema, false).await?;
+            let mut session = Session::open(&pool, &schema, &patience, false).await?;
             session
                 .query(
-                    NOTIFY,
+                    NOTIFY_ONLY,
                     &[(&channel, Type::TEXT), (&payloads, Type::TEXT_ARRAY)],
                 )
                 .await
@@ -182,6 +194,8 @@ async fn send_all(mut inbox: mpsc::Receiver<Hint>, pool: Pool, schema: Arc<Schem
         if let Err(error) = sent.await {
             tracing::debug!(%error, "hints for other processes were not sent; they poll");
         }
+        // The first hint after a silence goes out at once; under load those of a moment go together.
+        tokio::time::sleep(GATHER).await;
     }
 }
 
@@ -266,7 +280,7 @@ fn listen_statement(channel: &str) -> String {
 /// Whether a notification reaches a connection that listens: not so behind a transaction pooler.
 pub(crate) async fn hears(
     pool: &Pool,
-    schema: &Arc<Schema>,
+    (schema, patience): (&Arc<Schema>, &Arc<Patience>),
     listener: &(Config, MakeRustlsConnect),
     token: Uuid,
 ) -> Result<bool, StorageError> {
@@ -289,11 +303,11 @@ pub(crate) async fn hears(
             .batch_execute(&listen_statement(&channel))
             .await
             .map_err(from_driver)?;
-        let mut session = Session::open(pool, schema, false).await?;
+        let mut session = Session::open(pool, schema, patience, false).await?;
         let payloads = vec![String::from("probe")];
         session
             .query(
-                NOTIFY,
+                NOTIFY_ONLY,
                 &[(&channel, Type::TEXT), (&payloads, Type::TEXT_ARRAY)],
             )
             .await?;

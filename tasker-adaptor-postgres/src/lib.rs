@@ -36,15 +36,16 @@ use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use tasker_adaptor::{Hint, NewTaskRun, StorageError, Submitted, Timestamp};
-use tokio_postgres::Config;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Config, Row};
 use uuid::Uuid;
 
 pub use options::{Pooler, PostgresOptions};
 
 use crate::hints::{Hub, HubParts};
 use crate::schema::Schema;
-use crate::session::Session;
+use crate::session::{Param, Patience, Session};
+use crate::store::gather::Gathering;
 
 /// How often a transaction that lost against another is tried again before the caller hears of it.
 const CONFLICT_RETRIES: u32 = 12;
@@ -59,8 +60,11 @@ struct Inner {
     pool: Pool,
     leases: Pool,
     schema: Arc<Schema>,
+    patience: Arc<Patience>,
     /// Statements have names: there is no transaction pooler in between.
     named: bool,
+    /// Submits on their way together.
+    gathering: Arc<Gathering>,
     hub: Hub,
 }
 
@@ -147,6 +151,7 @@ impl PostgresStorage {
 
     pub(crate) async fn start(options: PostgresOptions) -> Result<Self, StorageError> {
         let schema = Arc::new(Schema::new(&options.schema)?);
+        let patience = Arc::new(Patience::new(options.reply_timeout));
         let connections = options.connections()?;
         let (pool, leases) = (connections.pool, connections.leases);
         let token: Uuid = {
@@ -161,13 +166,16 @@ impl PostgresStorage {
         let listener = connections.listener.filter(|_| options.listen);
         let is_direct = match (options.pooler, &listener) {
             (Pooler::Off, _) => true,
-            (Pooler::Auto, Some(listener)) => hints::hears(&pool, &schema, listener, token).await?,
+            (Pooler::Auto, Some(listener)) => {
+                hints::hears(&pool, (&schema, &patience), listener, token).await?
+            }
             // Without a listener there is nothing to find out with: unnamed statements work everywhere.
             (Pooler::On, _) | (Pooler::Auto, None) => false,
         };
         let hub = Hub::start(HubParts {
             pool: pool.clone(),
             schema: Arc::clone(&schema),
+            patience: Arc::clone(&patience),
             listener: listener.filter(|_| is_direct),
             poll_interval: options.poll_interval,
             token,
@@ -177,19 +185,46 @@ impl PostgresStorage {
                 pool,
                 leases,
                 schema,
+                patience,
                 named: is_direct,
+                gathering: Arc::default(),
                 hub,
             }),
         })
     }
 
     pub(crate) async fn session(&self) -> Result<Session, StorageError> {
-        Session::open(&self.inner.pool, &self.inner.schema, self.inner.named).await
+        self.session_of(&self.inner.pool).await
     }
 
-    /// A connection that no commit holds.
-    pub(crate) async fn lease_session(&self) -> Result<Session, StorageError> {
-        Session::open(&self.inner.leases, &self.inner.schema, self.inner.named).await
+    async fn session_of(&self, pool: &Pool) -> Result<Session, StorageError> {
+        let inner = &self.inner;
+        Session::open(pool, &inner.schema, &inner.patience, inner.named).await
+    }
+
+    /// A statement about a lease, on a connection that no commit holds. It does not wait long: a heartbeat that is stuck on a
+    /// dead connection would keep all later ones from finding a way that works.
+    pub(crate) async fn lease_query(
+        &self,
+        sql: &'static str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, StorageError> {
+        let patience = self.inner.patience.heartbeat();
+        let asked = async {
+            let mut session = self.session_of(&self.inner.leases).await?;
+            session.query(sql, params).await
+        };
+        tokio::time::timeout(patience, asked)
+            .await
+            .unwrap_or_else(|_| {
+                Err(error::unavailable(
+                    "the server did not answer a heartbeat in time",
+                ))
+            })
+    }
+
+    pub(crate) fn patience(&self) -> &Patience {
+        &self.inner.patience
     }
 
     pub(crate) fn hint(&self, hints: impl IntoIterator<Item = Hint>) {

@@ -39,11 +39,17 @@ DECLARE
     r record;
 BEGIN
     REVOKE ALL ON SCHEMA $schema$ FROM PUBLIC;
-    FOR t IN SELECT c.oid::regclass AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname = $name$ AND c.relkind = 'r' AND c.relname = ANY (ARRAY['tasker_schema', 'task_functions', 'task_runs',
-            'stack_runs', 'log_lines', 'workers', 'signals', 'keystore'])
+    FOR r IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') AND rolname <> current_user LOOP
+        EXECUTE format('REVOKE ALL ON SCHEMA %I FROM %I', $name$, r.rolname);
+    END LOOP;
+    FOR t IN SELECT c.oid::regclass AS name, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = $name$ AND c.relkind IN ('r', 'S') AND c.relname = ANY (ARRAY['tasker_schema', 'task_functions',
+            'task_runs', 'stack_runs', 'log_lines', 'workers', 'signals', 'signals_arrival_seq', 'keystore'])
     LOOP
-        EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', t.name);
+        IF t.relkind = 'r' THEN
+            EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', t.name);
+        END IF;
+        -- `ON TABLE` names sequences too.
         EXECUTE format('REVOKE ALL ON TABLE %s FROM PUBLIC', t.name);
         FOR r IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') AND rolname <> current_user LOOP
             EXECUTE format('REVOKE ALL ON TABLE %s FROM %I', t.name, r.rolname);
@@ -77,8 +83,12 @@ fn render(schema: &Schema, sql: &str) -> String {
         .replace("$schema$", schema.quoted())
         .replace("$name$", &literal);
     if schema.name() == "public" {
-        // Revoking the use of `public` from everybody would break what others keep there.
-        return text.replace("    REVOKE ALL ON SCHEMA \"public\" FROM PUBLIC;\n", "");
+        // Revoking the use of `public` would break what others keep there.
+        let (before, rest) = text
+            .split_once("    REVOKE ALL ON SCHEMA")
+            .unwrap_or((&text, ""));
+        let (_, after) = rest.split_once("    END LOOP;\n").unwrap_or(("", rest));
+        return format!("{before}{after}");
     }
     text
 }

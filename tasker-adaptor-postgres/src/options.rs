@@ -21,6 +21,19 @@ const LEASE_CONNECTIONS: usize = 1;
 /// How long a connection may take to be made, or to come out of the pool, before the call is `Unavailable`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the answer to one trip may take when the caller names no time.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Idle connections are asked after this long, [`KEEPALIVE_RETRIES`] times, whether there is still anybody; sent data must be
+/// received in [`UNRECEIVED`]. The defaults of most systems are hours.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_RETRIES: u32 = 3;
+const UNRECEIVED: Duration = Duration::from_secs(30);
+
+/// What the driver has when a URL does not say `keepalives_idle`.
+const DRIVERS_KEEPALIVE_IDLE: Duration = Duration::from_hours(2);
+
 /// Whether a transaction pooler (PgBouncer in transaction mode, Supabase's port 6543) stands before the server.
 ///
 /// Behind one, two transactions of a connection may reach two server processes: statements have no names there and
@@ -46,6 +59,7 @@ pub struct PostgresOptions {
     pub(crate) pooler: Pooler,
     pub(crate) listen: bool,
     pub(crate) poll_interval: Duration,
+    pub(crate) reply_timeout: Duration,
     tls: Option<ClientConfig>,
 }
 
@@ -73,6 +87,7 @@ impl std::fmt::Debug for PostgresOptions {
             .field("pooler", &self.pooler)
             .field("listen", &self.listen)
             .field("poll_interval", &self.poll_interval)
+            .field("reply_timeout", &self.reply_timeout)
             .finish_non_exhaustive()
     }
 }
@@ -95,6 +110,7 @@ impl PostgresOptions {
             pooler: Pooler::Auto,
             listen: true,
             poll_interval: Duration::from_secs(1),
+            reply_timeout: REPLY_TIMEOUT,
             tls: None,
         }
     }
@@ -140,6 +156,14 @@ impl PostgresOptions {
     #[must_use]
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval.max(Duration::from_millis(10));
+        self
+    }
+
+    /// How long a trip to the server may take before its connection is given up and the call is `Unavailable`, which an engine
+    /// sends again. Default 30 seconds, at least one. What a silent network needs; `statement_timeout` is for slow statements.
+    #[must_use]
+    pub fn reply_timeout(mut self, timeout: Duration) -> Self {
+        self.reply_timeout = timeout.max(Duration::from_secs(1));
         self
     }
 
@@ -195,6 +219,7 @@ impl PostgresOptions {
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
         }
+        notice_silence(&mut config);
         let connector = self.connector(&config, &verify)?;
         Ok(Connections {
             pool: build_pool(&config, &connector, self.pool_size)?,
@@ -213,6 +238,22 @@ impl PostgresOptions {
             None => tls::client_config(config.get_ssl_mode(), verify)?,
         };
         Ok(MakeRustlsConnect::new(tls))
+    }
+}
+
+/// A connection whose other end is gone without a word is found out; what the URL says goes before.
+fn notice_silence(config: &mut Config) {
+    if config.get_keepalives_idle() == DRIVERS_KEEPALIVE_IDLE {
+        config.keepalives_idle(KEEPALIVE_IDLE);
+    }
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_interval(KEEPALIVE_INTERVAL);
+    }
+    if config.get_keepalives_retries().is_none() {
+        config.keepalives_retries(KEEPALIVE_RETRIES);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(UNRECEIVED);
     }
 }
 

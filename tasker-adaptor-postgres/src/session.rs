@@ -1,10 +1,12 @@
 //! A connection in use: statements one by one, or many in one trip.
 //!
 //! Statements go out in the order given and the server works in that order, so a pipeline of locks takes them in order.
-//! Invariants: a session that is dropped inside a transaction closes its connection, so that no half transaction goes
-//! back to the pool · of a pipeline the first error counts; those behind it only say that the transaction has failed.
+//! Invariants: a session that is dropped inside a transaction, or before its answer, closes its connection, so that neither
+//! half a transaction nor a dead connection goes back to the pool · of a pipeline the first error counts; those behind it only say that the transaction has failed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool};
 use futures::future;
@@ -15,10 +17,12 @@ use tokio_postgres::{Error, Row, Statement};
 use crate::error::{from_driver, from_pool};
 use crate::schema::Schema;
 
-/// A plan is kept with its statement for as long as the connection lives. One that was made while the tables were small
-/// must not read them from end to end when they are large: for this transaction only, so it means the same behind a pooler.
-const PLAN_FOR_GROWTH: &str =
-    "SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)";
+/// Settings of a transaction, for this one only, so that they mean the same behind a pooler.
+///
+/// A plan is kept with its statement for as long as the connection lives: one that was made while the tables were small
+/// must not read them from end to end when they are large. And a transaction whose client fell silent between two trips
+/// (its cable was pulled, its machine stands still) must not keep its locks: others wait for them, the reaper too.
+const SETTINGS: &str = "SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true), set_config('idle_in_transaction_session_timeout', $1::int4::text, true)";
 
 /// A parameter with its type.
 pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -29,28 +33,68 @@ pub(crate) struct Step<'a> {
     params: Vec<Param<'a>>,
 }
 
+/// How long the two sides wait for each other.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    /// The client for the answer to one trip, before it gives the connection up.
+    reply: Duration,
+    /// The shortest lease of this process in milliseconds, as soon as there is one.
+    lease_ms: AtomicI64,
+}
+
+impl Patience {
+    pub(crate) fn new(reply: Duration) -> Self {
+        let lease_ms = AtomicI64::new(i64::MAX);
+        Self { reply, lease_ms }
+    }
+
+    /// A worker of this process has this lease.
+    pub(crate) fn lease(&self, millis: i64) {
+        self.lease_ms.fetch_min(millis, Ordering::Relaxed);
+    }
+
+    /// The server for the next statement of a transaction, in milliseconds: what a worker holds must be free to be taken
+    /// over when its lease is gone.
+    fn silence_ms(&self) -> i32 {
+        let half = self.lease_ms.load(Ordering::Relaxed) / 2;
+        half.clamp(500, 10_000) as i32
+    }
+
+    /// A heartbeat: a later one may find a way that works.
+    pub(crate) fn heartbeat(&self) -> Duration {
+        let millis = self.lease_ms.load(Ordering::Relaxed).clamp(1_000, 10_000);
+        Duration::from_millis(millis.unsigned_abs())
+    }
+}
+
 /// A connection of the pool.
 pub(crate) struct Session {
     object: Option<Object>,
     schema: Arc<Schema>,
+    patience: Arc<Patience>,
     /// Statements of transactions by name, parsed and planned once a connection; not behind a transaction pooler.
     /// Single statements have no name: they are planned for the tables as they are at each call.
     named: bool,
     in_transaction: bool,
+    /// A trip has begun and not ended.
+    under_way: bool,
 }
 
 impl Session {
     pub(crate) async fn open(
         pool: &Pool,
         schema: &Arc<Schema>,
+        patience: &Arc<Patience>,
         named: bool,
     ) -> Result<Self, StorageError> {
         let object = pool.get().await.map_err(from_pool)?;
         Ok(Self {
             object: Some(object),
             schema: Arc::clone(schema),
+            patience: Arc::clone(patience),
             named,
             in_transaction: false,
+            under_way: false,
         })
     }
 
@@ -79,7 +123,12 @@ impl Session {
         mut steps: Vec<Step<'_>>,
     ) -> Result<Vec<Vec<Row>>, StorageError> {
         self.in_transaction = true;
-        steps.splice(0..0, [bare("BEGIN"), bare(PLAN_FOR_GROWTH)]);
+        let silence = self.patience.silence_ms();
+        let settings = Step {
+            sql: SETTINGS.into(),
+            params: vec![(&silence, Type::INT4)],
+        };
+        steps.splice(0..0, [bare("BEGIN"), settings]);
         let mut answers = self.pipeline(steps).await?;
         Ok(answers.split_off(2))
     }
@@ -121,7 +170,8 @@ impl Session {
             params: Vec::new(),
         });
         steps.extend(queries.map(bare));
-        let mut answers = self.pipeline(steps).await?;
+        // It reads all rows of all open runs: as long as that takes.
+        let mut answers = self.trip(steps, Duration::MAX).await?;
         self.rollback().await?;
         Ok(answers.split_off(2))
     }
@@ -131,10 +181,30 @@ impl Session {
         &mut self,
         steps: Vec<Step<'_>>,
     ) -> Result<Vec<Vec<Row>>, StorageError> {
+        let patience = self.patience.reply;
+        self.trip(steps, patience).await
+    }
+
+    async fn trip(
+        &mut self,
+        steps: Vec<Step<'_>>,
+        patience: Duration,
+    ) -> Result<Vec<Vec<Row>>, StorageError> {
         let Some(object) = self.object.as_ref() else {
             return Err(crate::error::unavailable("the connection was given up"));
         };
-        let outcome = send(object, &steps, self.named && self.in_transaction).await;
+        self.under_way = true;
+        let answers = send(object, &steps, self.named && self.in_transaction);
+        let outcome = tokio::time::timeout(patience, answers).await;
+        self.under_way = false;
+        let Ok(outcome) = outcome else {
+            self.discard();
+            return Err(crate::error::unavailable(format!(
+                "there was no answer for {} s, and the connection was given up; \
+                 if the server needs longer than that, raise reply_timeout",
+                patience.as_secs_f32()
+            )));
+        };
         match outcome {
             Ok(answers) => Ok(answers),
             Err(error) => {
@@ -160,7 +230,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if self.in_transaction {
+        // A trip that the caller gave up may be one that is never answered: the next session would wait behind it.
+        if self.in_transaction || self.under_way {
             self.discard();
         }
     }

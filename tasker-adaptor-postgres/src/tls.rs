@@ -1,16 +1,19 @@
 //! TLS by rustls, with the meaning that libpq gives `sslmode`.
 //!
 //! `disable`, `prefer` (the default) and `require` do what they do in libpq: the last two encrypt and do not ask who
-//! answers. `verify-ca` and `verify-full` check the certificate and the host's name against `sslrootcert`, or against
-//! the system's roots when none is given.
+//! answers. `verify-ca` checks that a root of `sslrootcert` signed the certificate, `verify-full` also that it is for the
+//! host's name; without `sslrootcert` the system's roots count. One differs: `allow` is taken as `prefer`.
 
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use tasker_adaptor::StorageError;
 use tokio_postgres::config::SslMode;
 
@@ -19,6 +22,8 @@ use tokio_postgres::config::SslMode;
 pub(crate) struct Verify {
     /// `verify-ca` or `verify-full`.
     pub(crate) peer: bool,
+    /// `verify-full`.
+    pub(crate) name: bool,
     /// File of `sslrootcert`.
     pub(crate) roots: Option<String>,
 }
@@ -32,12 +37,14 @@ pub(crate) fn split_url(url: &str) -> (String, Verify) {
     let mut kept = Vec::new();
     for pair in query.split('&') {
         match pair.split_once('=') {
-            Some(("sslmode", "verify-ca" | "verify-full")) => {
+            Some(("sslmode", mode @ ("verify-ca" | "verify-full"))) => {
                 verify.peer = true;
+                verify.name = mode == "verify-full";
                 kept.push("sslmode=require".to_owned());
             }
             Some(("sslmode", "allow")) => kept.push("sslmode=prefer".to_owned()),
-            Some(("sslrootcert", "system")) => verify.peer = true,
+            // As in libpq: what a public root signed says nothing without the name.
+            Some(("sslrootcert", "system")) => (verify.peer, verify.name) = (true, true),
             Some(("sslrootcert", file)) => verify.roots = Some(percent_decode(file)),
             _ => kept.push(pair.to_owned()),
         }
@@ -56,8 +63,15 @@ pub(crate) fn client_config(mode: SslMode, verify: &Verify) -> Result<ClientConf
         .map_err(|error| refused(&format!("TLS cannot be set up: {error}")))?;
     // As in libpq: a root file given with `require` is used.
     let checks = verify.peer || (mode == SslMode::Require && verify.roots.is_some());
-    let config = if checks {
+    let config = if checks && verify.name {
         builder.with_root_certificates(roots(verify)?)
+    } else if checks {
+        let known = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(verify)?), provider)
+            .build()
+            .map_err(|error| refused(&format!("TLS cannot be set up: {error}")))?;
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyName(known)))
     } else {
         builder
             .dangerous()
@@ -163,6 +177,54 @@ impl ServerCertVerifier for AnyPeer {
     }
 }
 
+/// Asks that a known root signed the certificate, for whatever name: what `verify-ca` means.
+#[derive(Debug)]
+struct AnyName(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let outcome =
+            self.0
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match outcome {
+            // The name is looked at last: all else was right.
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            outcome => outcome,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,7 +235,7 @@ mod tests {
             "postgres://h/db?sslmode=verify-full&sslrootcert=%2Fa%20b.pem&application_name=x",
         );
         assert_eq!(url, "postgres://h/db?sslmode=require&application_name=x");
-        assert!(verify.peer);
+        assert!(verify.peer && verify.name);
         assert_eq!(verify.roots.as_deref(), Some("/a b.pem"));
         assert_eq!(
             split_url("postgres://h/db"),
@@ -189,6 +251,7 @@ mod tests {
     fn a_root_file_that_is_not_there_is_named() {
         let verify = Verify {
             peer: true,
+            name: true,
             roots: Some("/no/such.pem".into()),
         };
         let error = client_config(SslMode::Require, &verify).unwrap_err();

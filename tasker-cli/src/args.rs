@@ -1,8 +1,10 @@
 //! The command line as types. What a command does is in the module `command`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::json;
 use tasker_core::{RunStatus, TaskRunId};
 
 const EXIT_CODES: &str = "\
@@ -13,14 +15,14 @@ Exit codes:
   3    the run failed
   4    the run is blocked and needs a person
   5    the run was cancelled
-  6    no such task or run
+  6    no such task, run or key
   130  detached by Ctrl-C; the run is kept
 
 Settings come from flags, then the environment, then .env, then tasker.toml: see `tasker config`.";
 
 /// Durable, sandboxed JavaScript tasks.
 #[derive(Debug, Parser)]
-#[command(name = "tasker", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "tasker", version, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What every command takes.
     #[command(flatten)]
@@ -30,12 +32,37 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// Reads a command line. What clap says of a wrong one, or of `--help`, is printed here: as JSON where `--json` stands in it.
+///
+/// # Errors
+/// The exit code to end with.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, u8> {
+    let words: Vec<OsString> = words.into_iter().collect();
+    Cli::try_parse_from(&words).map_err(|error| {
+        let code = u8::try_from(error.exit_code()).unwrap_or(2);
+        let in_json = words.iter().any(|word| word == "--json");
+        if error.use_stderr() && in_json {
+            let text = error.to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            eprintln!("{}", json!({ "error": text.trim_end(), "exitCode": code }));
+        } else {
+            // A reader that has gone away is no error.
+            let _ = error.print();
+        }
+        code
+    })
+}
+
 /// What every command takes.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Global {
     /// The database: sqlite:FILE or postgres://… [default: sqlite:tasker.db]
     #[arg(long, global = true, value_name = "URL")]
     pub database: Option<String>,
+    /// What stands between tasks and this process: confined child processes, or nothing but the limits of a frame, for code that
+    /// you would review [default on Linux: process]
+    #[arg(long, global = true, value_enum)]
+    pub wall: Option<WallKind>,
     /// Answers in JSON on standard output, one value, or one a line for lists that go on.
     #[arg(long, global = true)]
     pub json: bool,
@@ -44,10 +71,28 @@ pub struct Global {
     pub debug: bool,
 }
 
+/// What stands between tasks and this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WallKind {
+    /// VMs in confined child processes: for code by strangers.
+    Process,
+    /// VMs on threads of this process.
+    InProcess,
+}
+
+impl std::fmt::Display for WallKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Process => "process",
+            Self::InProcess => "in-process",
+        })
+    }
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Makes a folder to start from: tasker.toml and tasks/ with an example.
+    /// Makes a folder to start from: tasker.toml, tasks/ and services/, each with an example.
     Init {
         /// The folder.
         #[arg(default_value = ".")]
@@ -121,6 +166,12 @@ pub enum Command {
         #[command(subcommand)]
         what: Keystore,
     },
+    /// Looks after services of your own, in services/.
+    Service {
+        /// What to do.
+        #[command(subcommand)]
+        what: ServiceFolder,
+    },
     /// Shows every setting with its value and where that comes from.
     Config,
     /// Runs tasks and serves HTTP until it is told to stop.
@@ -131,10 +182,20 @@ pub enum Command {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
+    /// Becomes the program of a service, which ends when its server does. `tasker serve` starts services so.
+    #[command(name = "become-service", hide = true)]
+    BecomeService {
+        /// The process that started this one.
+        #[arg(long)]
+        parent: u32,
+        /// The program and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        program: Vec<String>,
+    },
 }
 
 /// `tasker publish`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(group(clap::ArgGroup::new("which").required(true).args(["all", "specific", "list"])))]
 pub struct Publish {
     /// Every task of the folder.
@@ -285,6 +346,14 @@ pub enum Keystore {
         #[arg(long, default_value = "global")]
         namespace: String,
     },
+    /// Deletes a value.
+    Delete {
+        /// The key.
+        key: String,
+        /// The namespace.
+        #[arg(long, default_value = "global")]
+        namespace: String,
+    },
     /// Lists keys.
     List {
         /// Only this namespace.
@@ -295,8 +364,38 @@ pub enum Keystore {
     Rotate,
 }
 
+/// `tasker service`.
+#[derive(Debug, Subcommand)]
+pub enum ServiceFolder {
+    /// Makes services/NAME from a template; `tasker serve` starts it from then on.
+    New {
+        /// Its name, as tasks call it: letters, digits, `-`; begins with a letter.
+        name: String,
+        /// From which template.
+        #[arg(long, value_enum, default_value_t = Template::HelloWorld)]
+        template: Template,
+    },
+    /// Lists the services of the folder.
+    List,
+}
+
+/// Templates of services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Template {
+    /// Greets.
+    HelloWorld,
+    /// Answers with what it was asked.
+    EchoService,
+    /// Passes requests on to hosts on a list.
+    ApiGateway,
+}
+
 /// `tasker serve`.
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line, independent of the others"
+)]
 pub struct Serve {
     /// Only these services, by name, with commas.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
@@ -310,6 +409,21 @@ pub struct Serve {
     /// Listens on other addresses than loopback without a token.
     #[arg(long)]
     pub allow_unauthenticated: bool,
+    /// Publishes tasks of the folder again as their files change.
+    #[arg(long)]
+    pub watch: bool,
+    /// Web pages of these origins are answered, each as scheme://host:port, with commas [default: none]
+    #[arg(long, value_name = "ORIGINS", value_delimiter = ',')]
+    pub cors_origins: Vec<String>,
+    /// Accepted for the sake of older scripts: there is no runtime to choose.
+    #[arg(long, hide = true, conflicts_with_all = ["node", "bun"])]
+    pub deno: bool,
+    /// As `--deno`.
+    #[arg(long, hide = true, conflicts_with = "bun")]
+    pub node: bool,
+    /// As `--deno`.
+    #[arg(long, hide = true)]
+    pub bun: bool,
     /// Who drives runs: this process by itself, or POSTs to simple-stack-processor alone.
     #[arg(long, value_enum, default_value_t = DriveBy::Engine)]
     pub drive: DriveBy,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use tasker_core::service::{ServiceError, ServicesError};
+use tasker_core::wall::WallError;
 use tasker_core::{
     BlockedReason, EngineError, Failure, RunError, StorageError, TaskError, TaskRunId,
 };
@@ -14,6 +15,9 @@ pub enum CliError {
     /// The command line, or what it names, is wrong.
     #[error("{0}")]
     Usage(String),
+    /// What was named is not there.
+    #[error("{0}")]
+    NotThere(String),
     /// A setting is wrong.
     #[error("{0}")]
     Setting(String),
@@ -37,9 +41,23 @@ pub enum CliError {
     /// The engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The database.
+    /// The database, while it is used.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The database, when it is opened.
+    #[error("the database {database} could not be opened: {}; {}", of_storage(.source), advice(.database, .source))]
+    Database {
+        /// Which, without its password.
+        database: String,
+        /// Why.
+        #[source]
+        source: StorageError,
+    },
+    /// The wall could not be put up.
+    #[error(
+        "{0}\n  for code that you would review: --wall in-process (or TASKER_WALL=in-process), which does without child processes"
+    )]
+    Wall(#[source] WallError),
     /// A task that cannot be published.
     #[error(transparent)]
     Task(#[from] TaskError),
@@ -88,6 +106,28 @@ pub enum CliError {
     },
 }
 
+/// What stood in the way, without a promise to try again: a command does not.
+fn of_storage(error: &StorageError) -> String {
+    match error {
+        StorageError::Unavailable { message, .. } => message.clone(),
+        error => error.to_string(),
+    }
+}
+
+fn advice(database: &str, error: &StorageError) -> &'static str {
+    match error {
+        StorageError::Unavailable { .. } if database.starts_with("sqlite:") => {
+            "is its folder there, and may this user write to it? Name another file with --database or DATABASE_URL"
+        }
+        StorageError::Unavailable { .. } => {
+            "is the server started, and are host, port, user and password right? Name another with --database or DATABASE_URL; `tasker config` says where this one comes from"
+        }
+        _ => {
+            "name another with --database or DATABASE_URL; `tasker config` says where this one comes from"
+        }
+    }
+}
+
 impl CliError {
     /// The exit code of the process.
     pub const fn exit_code(&self) -> u8 {
@@ -98,7 +138,8 @@ impl CliError {
             Self::RunFailed { .. } => 3,
             Self::RunBlocked { .. } => 4,
             Self::RunCancelled { .. } => 5,
-            Self::Engine(EngineError::UnknownTask { .. } | EngineError::UnknownRun { .. }) => 6,
+            Self::NotThere(_)
+            | Self::Engine(EngineError::UnknownTask { .. } | EngineError::UnknownRun { .. }) => 6,
             Self::Detached { .. } => 130,
             _ => 1,
         }

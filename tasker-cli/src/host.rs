@@ -7,15 +7,16 @@ use tasker_adaptor_postgres::PostgresStorage;
 use tasker_adaptor_sqlite::SqliteStorage;
 use tasker_core::adaptor::KeyStore;
 use tasker_core::service::ServiceError;
-use tasker_core::{Engine, EngineBuilder, Limits, Storage, StorageError};
+use tasker_core::wall::Wall;
+use tasker_core::{Engine, EngineBuilder, EngineError, Limits, Storage, StorageError};
 use tasker_proxies::Secret;
+use tasker_proxies::gapi::{Gapi, GapiOptions};
 use tasker_proxies::http::{EgressRule, Http};
 use tasker_proxies::http_client::HttpOptions;
 use tasker_proxies::keystore::{Keystore, MasterKey};
 use tasker_proxies::openai::{OpenAi, OpenAiOptions};
 use tasker_proxies::remote::{Remote, RemoteOptions};
 use tasker_proxies::supabase::{Supabase, SupabaseOptions};
-
 use tasker_proxies::websearch::{DuckDuckGo, GoogleSearch, GoogleSearchOptions, WebSearch};
 
 use crate::config::{Config, hide_password};
@@ -55,7 +56,16 @@ impl Database {
     }
 
     /// Opens it, making or migrating its tables unless `migrate` is false.
-    pub(crate) async fn open(&self, migrate: bool) -> Result<Arc<dyn Storage>, StorageError> {
+    pub(crate) async fn open(&self, migrate: bool) -> Result<Arc<dyn Storage>, CliError> {
+        self.try_open(migrate)
+            .await
+            .map_err(|source| CliError::Database {
+                database: self.shown(),
+                source,
+            })
+    }
+
+    async fn try_open(&self, migrate: bool) -> Result<Arc<dyn Storage>, StorageError> {
         Ok(match self {
             Self::Sqlite(path) => {
                 Arc::new(SqliteStorage::options(path).migrate(migrate).open().await?)
@@ -85,42 +95,126 @@ impl Database {
 
 /// Opens the database of the settings.
 pub(crate) async fn storage(config: &Config) -> Result<Arc<dyn Storage>, CliError> {
-    Ok(Database::of(config)?.open(true).await?)
+    Database::of(config)?.open(true).await
 }
 
-/// An engine to be started, with every service that the settings allow.
+/// A service in another process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its address.
+    pub(crate) url: String,
+    /// Only tasks with a grant may call it.
+    pub(crate) private: bool,
+}
+
+/// Names that are no services of tasks.
+const NO_SERVICES: [&str; 4] = [
+    "deno-executor",
+    "simple-stack-processor",
+    "task-executor",
+    "admin-debug",
+];
+
+/// An engine to be started, with every service that the settings allow, and these in other processes, which stand in for
+/// ours of the same name.
 pub(crate) fn builder(
     config: &Config,
     storage: Arc<dyn Storage>,
-    dir: &Path,
+    peers: &[Peer],
 ) -> Result<EngineBuilder, CliError> {
     let mut builder = Engine::builder()
         .shared_storage(Arc::clone(&storage))
-        .private_service(keystore(config, storage)?)
-        .service(openai(config)?)
-        .service(websearch(config)?);
-    let mut taken = ["keystore", "openai", "websearch"]
-        .map(str::to_owned)
-        .to_vec();
-    if let Some(supabase) = supabase(config)? {
+        .wall(wall(config)?);
+    let elsewhere = |name: &str| peers.iter().any(|peer| peer.name == name);
+    if !elsewhere("keystore") {
+        builder = builder.private_service(keystore(config, storage)?);
+    }
+    if !elsewhere("openai") {
+        builder = builder.service(openai(config)?);
+    }
+    if !elsewhere("websearch") {
+        builder = builder.service(websearch(config)?);
+    }
+    if !elsewhere("gapi") {
+        builder = builder.service(gapi(config)?);
+    }
+    if let Some(supabase) = supabase(config)?.filter(|_| !elsewhere("supabase")) {
         builder = builder.service(supabase);
-        taken.push("supabase".to_owned());
     }
     let hosts = config.list("http.allow");
-    if !hosts.is_empty() {
+    if !hosts.is_empty() && !elsewhere("http") {
         let rules = hosts.into_iter().map(egress_rule).collect();
         builder = builder.service(Http::new(rules, HttpOptions::default())?);
-        taken.push("http".to_owned());
     }
-    for (name, url) in remotes(config, dir) {
-        if !taken.contains(&name) {
-            let mut options = RemoteOptions::new(&name, url);
-            options.token = config.get("serve.token").map(Secret::new);
-            builder = builder.service(Remote::new(options)?);
-            taken.push(name);
-        }
+    for peer in peers {
+        let mut options = RemoteOptions::new(&peer.name, &peer.url);
+        options.token = config.get("serve.token").map(Secret::new);
+        let remote = Remote::new(options)?;
+        builder = if peer.private {
+            builder.private_service(remote)
+        } else {
+            builder.service(remote)
+        };
     }
     Ok(builder)
+}
+
+/// What stands between tasks and this process.
+fn wall(config: &Config) -> Result<Wall, CliError> {
+    match config.text("wall") {
+        "process" => Ok(Wall::process()),
+        "in-process" => Ok(Wall::in_process()),
+        _ => Err(config.wrong("wall", "is no wall; walls are process and in-process")),
+    }
+}
+
+/// Starts an engine.
+pub(crate) async fn start(builder: EngineBuilder) -> Result<Engine, CliError> {
+    builder.start().await.map_err(|error| match error {
+        EngineError::Wall(error) => CliError::Wall(error),
+        error => error.into(),
+    })
+}
+
+/// Services in other processes: those of the environment, then those that servers of the folder list. Of the built-in ones
+/// only those that `ours` says are not offered here.
+pub(crate) fn peers(
+    config: &Config,
+    dir: &Path,
+    ours: impl Fn(&str) -> bool,
+) -> Result<Vec<Peer>, CliError> {
+    let mut peers: Vec<Peer> = Vec::new();
+    for (name, url) in config.remotes() {
+        let fit = url::Url::parse(url)
+            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if !fit {
+            let variable = name.to_ascii_uppercase().replace('-', "_");
+            return Err(CliError::Setting(format!(
+                "TASKER_SERVICE_{variable}_URL is no URL of a service; it looks like http://localhost:3104"
+            )));
+        }
+        peers.push(Peer {
+            name: name.clone(),
+            url: url.clone(),
+            private: name == "keystore",
+        });
+    }
+    for entry in registry::read(dir) {
+        let built_in = registry::PLACES.contains(&entry.name.as_str());
+        let taken = peers.iter().any(|peer| peer.name == entry.name);
+        let offered_here = built_in && ours(&entry.name);
+        if !taken && !offered_here {
+            peers.push(Peer {
+                private: entry.private || entry.name == "keystore",
+                name: entry.name,
+                url: entry.url,
+            });
+        }
+    }
+    peers.retain(|peer| !NO_SERVICES.contains(&peer.name.as_str()));
+    Ok(peers)
 }
 
 /// `api.example.com` allows GET and HEAD by https; `POST api.example.com` allows every method.
@@ -129,26 +223,6 @@ fn egress_rule(text: &str) -> EgressRule {
         Some((methods, host)) => EgressRule::host(host.trim()).methods(methods.split('|')),
         None => EgressRule::host(text),
     }
-}
-
-/// Services in other processes: those of the environment, then those of the registry file that `tasker serve` does not offer itself.
-fn remotes(config: &Config, dir: &Path) -> Vec<(String, String)> {
-    let mut remotes: Vec<(String, String)> = config
-        .remotes()
-        .iter()
-        .map(|(name, url)| (name.clone(), url.clone()))
-        .collect();
-    for entry in registry::read(dir)
-        .map(|file| file.services)
-        .unwrap_or_default()
-    {
-        let known = registry::PLACES.contains(&entry.name.as_str())
-            || remotes.iter().any(|(name, _)| *name == entry.name);
-        if !known {
-            remotes.push((entry.name, entry.url));
-        }
-    }
-    remotes
 }
 
 /// The keystore on this database, with the master keys of the settings.
@@ -197,12 +271,23 @@ fn websearch(config: &Config) -> Result<WebSearch, ServiceError> {
     )
 }
 
+fn gapi(config: &Config) -> Result<Gapi, ServiceError> {
+    Gapi::new(GapiOptions {
+        account: config.get("gapi.account").map(Secret::new),
+        admin_email: config.get("gapi.admin_email").map(Secret::new),
+        ..GapiOptions::default()
+    })
+}
+
 fn supabase(config: &Config) -> Result<Option<Supabase>, ServiceError> {
     let Some(url) = config.get("supabase.url") else {
         return Ok(None);
     };
     let mut options = SupabaseOptions::new(url);
-    options.key = config.get("supabase.service_role_key").map(Secret::new);
+    let key = config
+        .get("supabase.service_role_key")
+        .or_else(|| config.get("supabase.anon_key"));
+    options.key = key.map(Secret::new);
     Supabase::new(options).map(Some)
 }
 

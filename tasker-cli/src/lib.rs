@@ -10,15 +10,18 @@ pub mod args;
 mod command;
 mod config;
 mod error;
+mod folder;
 mod host;
 pub mod http;
 mod output;
+mod redact;
 mod registry;
 mod serve;
 mod view;
 
 pub use config::{Config, Layers, Source};
 pub use error::CliError;
+pub use folder::become_service;
 
 use args::{Cli, Command};
 use output::Output;
@@ -40,11 +43,14 @@ async fn start(cli: Cli, output: Output) -> Result<(), CliError> {
         std::env::current_dir().map_err(CliError::io("the working directory could not be read"))?;
     let mut layers = Layers::read(&dir)?;
     layers.flag("--database", "database", cli.global.database.as_ref());
+    layers.flag("--wall", "wall", cli.global.wall);
     if let Command::Serve(serve) = &cli.command {
         layers.flag("--port", "serve.port", serve.port);
         layers.flag("--bind", "serve.bind", serve.bind.as_ref());
         let services = (!serve.services.is_empty()).then(|| serve.services.join(","));
         layers.flag("--services", "serve.services", services);
+        let origins = (!serve.cors_origins.is_empty()).then(|| serve.cors_origins.join(","));
+        layers.flag("--cors-origins", "serve.cors_origins", origins);
     }
     if let Command::Publish(publish) = &cli.command {
         layers.flag(
@@ -54,6 +60,7 @@ async fn start(cli: Cli, output: Output) -> Result<(), CliError> {
         );
     }
     let config = Config::new(&layers)?;
+    output::hide(config.secrets());
     output::log_to_stderr(&config, &cli)?;
     let here = command::Here {
         config,

@@ -2,11 +2,21 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use tasker_cli::args::Cli;
+use tasker_cli::args::{self, Command};
+use tasker_cli::become_service;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    // First of all: this program is also the one that runs in its own sandbox processes.
+    tasker_core::wall::child_main();
+    let cli = match args::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(code) => return ExitCode::from(code),
+    };
+    if let Command::BecomeService { parent, program } = &cli.command {
+        let error = become_service(*parent, program);
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 use serde_json::json;
@@ -10,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use crate::args::{Cli, Command};
 use crate::config::Config;
 use crate::error::CliError;
+use crate::redact::{Redacting, without_values};
 
 /// How to answer.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +39,12 @@ impl Output {
         if self.json {
             Self::line(&to_text(value)?)
         } else {
-            Self::line(&text())
+            let text = text();
+            if text.is_empty() {
+                Ok(())
+            } else {
+                Self::line(&text)
+            }
         }
     }
 
@@ -66,16 +73,31 @@ impl Output {
     /// Why it did not work, on standard error.
     pub(crate) fn error(self, error: &CliError) {
         let mut stderr = std::io::stderr();
+        let text = error.to_string();
+        let text = without_values(&text, &secrets());
         let _ = if self.json {
             writeln!(
                 stderr,
                 "{}",
-                json!({ "error": error.to_string(), "exitCode": error.exit_code() })
+                json!({ "error": text, "exitCode": error.exit_code() })
             )
         } else {
-            writeln!(stderr, "error: {error}")
+            writeln!(stderr, "error: {text}")
         };
     }
+}
+
+/// The secrets of the settings, which nothing that is written to standard error holds.
+static SECRETS: OnceLock<Arc<[String]>> = OnceLock::new();
+
+/// Keeps these secrets out of standard error from now on.
+pub(crate) fn hide(secrets: Vec<String>) {
+    // A second start in one process (embedders, tests) keeps the first ones.
+    let _ = SECRETS.set(secrets.into());
+}
+
+fn secrets() -> Arc<[String]> {
+    SECRETS.get().map_or_else(|| Arc::from([]), Arc::clone)
 }
 
 /// A value as JSON text.
@@ -122,11 +144,12 @@ pub(crate) fn log_to_stderr(config: &Config, cli: &Cli) -> Result<(), CliError> 
             "is no level; levels are error, warn, info, debug and trace",
         )
     })?;
+    let secrets = secrets();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(move || Redacting::new(std::io::stderr(), Arc::clone(&secrets)));
     // A second start in one process (embedders, tests) keeps the first subscriber.
-    let _ = match config.text("log.format") {
+    let _ = match config.log_format() {
         "json" => subscriber.json().try_init(),
         "text" => subscriber
             .with_ansi(std::io::stderr().is_terminal())

@@ -28,7 +28,7 @@ fn run_id(said: &Value) -> String {
 fn a_new_folder_runs_its_example() {
     let folder = Folder::new();
     let said = folder.json(&["init"]);
-    assert_eq!(said["made"].as_array().unwrap().len(), 2);
+    assert_eq!(said["made"].as_array().unwrap().len(), 4);
     folder.ok(&["publish", "--all"]);
     let said = folder.tasker(&["run", "hello", "--input", r#"{"name":"Ada"}"#, "--poll"]);
     assert_eq!(
@@ -47,7 +47,7 @@ fn a_new_folder_runs_its_example() {
     let again = folder.json(&["init"]);
     assert_eq!(
         again["kept"].as_array().unwrap().len(),
-        2,
+        4,
         "nothing is written over"
     );
 }
@@ -354,7 +354,17 @@ fn the_keystore_takes_values_from_standard_input() {
     );
     let key = [("TASKER_MASTER_KEY", new.as_str())];
     assert_eq!(folder.with(&["keystore", "get", "K"], "", &key).out, "v1");
-    assert_eq!(folder.with(&["keystore", "get", "none"], "", &key).code, 2);
+    assert_eq!(folder.with(&["keystore", "get", "none"], "", &key).code, 6);
+    let deleted = folder.with(&["keystore", "delete", "K"], "", &key);
+    assert!(
+        deleted.code == 0 && deleted.out.contains("K is deleted"),
+        "{deleted:?}"
+    );
+    let again = folder.with(&["keystore", "delete", "K", "--json"], "", &key);
+    assert!(
+        again.code == 6 && again.err.contains("keystore list"),
+        "{again:?}"
+    );
     assert_eq!(
         folder.tasker(&["keystore", "set", "K", "value"]).code,
         2,

@@ -3,13 +3,9 @@
 
 mod kit;
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
-use std::time::Duration;
-
 use kit::Folder;
-use reqwest::{Client, StatusCode};
+use kit::server::Server;
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 const SUM: &str = "/**\n * Adds.\n * @task sum\n * @param {object} input - Numbers\n * @param {number} input.a - One\n */\nmodule.exports = async function sum(input, context) {\n  console.log('adding');\n  const b = await context.tools.tasks.execute('two', {});\n  return { total: input.a + b };\n};\n";
@@ -17,91 +13,6 @@ const TWO: &str = "/** @task two */\nmodule.exports = async () => 2;\n";
 const FAILS: &str =
     "/** @task fails */\nmodule.exports = async () => { throw new TypeError('no luck'); };\n";
 const SLEEPS: &str = "/** @task sleeps */\nmodule.exports = async (input, { tools }) => { await tools.sleep(input.ms); return 'awake'; };\n";
-
-/// A running `tasker serve`; killed when the test lets go of it.
-struct Server {
-    child: Child,
-    urls: HashMap<String, String>,
-    client: Client,
-}
-
-impl Server {
-    fn start(folder: &Folder, args: &[&str], variables: &[(&str, &str)]) -> Self {
-        let args: Vec<&str> = ["serve", "--port", "0", "--json"]
-            .iter()
-            .chain(args)
-            .copied()
-            .collect();
-        let mut child = folder
-            .command(&args)
-            .envs(variables.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let said: Value =
-            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
-        let urls = said["services"].as_array().unwrap().iter();
-        let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let urls = urls
-            .map(|entry| (text(&entry["name"]), text(&entry["url"])))
-            .collect();
-        let client = Client::builder()
-            .timeout(Duration::from_mins(1))
-            .no_proxy()
-            .build()
-            .unwrap();
-        Self {
-            child,
-            urls,
-            client,
-        }
-    }
-
-    fn url(&self, service: &str, path: &str) -> String {
-        format!("{}{path}", self.urls[service])
-    }
-
-    async fn get(&self, service: &str, path: &str) -> (StatusCode, Value) {
-        let answer = self
-            .client
-            .get(self.url(service, path))
-            .send()
-            .await
-            .unwrap();
-        (answer.status(), answer.json().await.unwrap())
-    }
-
-    async fn post(&self, service: &str, path: &str, body: &Value) -> (StatusCode, Value) {
-        let answer = self
-            .client
-            .post(self.url(service, path))
-            .body(body.to_string())
-            .send()
-            .await
-            .unwrap();
-        (answer.status(), answer.json().await.unwrap())
-    }
-
-    fn signal(&self, name: &str) {
-        let done = std::process::Command::new("kill")
-            .args([name, &self.child.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(done.success());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn folder() -> Folder {
     let folder = Folder::new();

@@ -26,7 +26,7 @@ pub mod wall;
 #[cfg(feature = "quickjs")]
 pub use engine::{
     Clock, Drive, Engine, EngineBuilder, EngineError, EngineHealth, Processed, Publish,
-    PublishedTask, RunError, RunHandle, Submit, SystemClock, Trace, TraceNode,
+    PublishedTask, RunError, RunHandle, SettledCall, Submit, SystemClock, Trace, TraceNode,
 };
 #[cfg(feature = "quickjs")]
 pub use execution::Execution;

@@ -5,6 +5,8 @@
 //! provider honours its idempotency key). What waits longer than [`HttpOptions::max_wait_ms`] is left to the engine,
 //! whose retries are durable: the error says how long to wait.
 
+mod wait;
+
 use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -264,9 +266,23 @@ impl HttpClient {
         call: &ServiceCall,
         request: &HttpRequest,
     ) -> Result<HttpAnswer, ServiceError> {
+        self.follow(call, request, &mut |_| {}).await
+    }
+
+    /// [`HttpClient::send`], where `see` is given each piece of a body whose status is one of success as it comes. A
+    /// request that is sent again after a body broke off shows its pieces again.
+    ///
+    /// # Errors
+    /// As [`HttpClient::send`].
+    pub async fn follow(
+        &self,
+        call: &ServiceCall,
+        request: &HttpRequest,
+        see: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<HttpAnswer, ServiceError> {
         let mut attempt = 1;
         loop {
-            let result = self.attempt(call, request).await;
+            let result = self.attempt(call, request, see).await;
             let Some(retry) = Retry::of(&result, request) else {
                 return result.map_err(|failed| failed.error);
             };
@@ -294,11 +310,12 @@ impl HttpClient {
         &self,
         call: &ServiceCall,
         request: &HttpRequest,
+        see: &mut (dyn FnMut(&[u8]) + Send),
     ) -> Result<HttpAnswer, Failed> {
         let limit = self.options.attempt_timeout_ms;
         let limit = self.left_ms(call).map_or(limit, |left| left.min(limit));
         tokio::select! {
-            answer = tokio::time::timeout(Duration::from_millis(limit), self.exchange(call, request)) => {
+            answer = tokio::time::timeout(Duration::from_millis(limit), self.exchange(call, request, see)) => {
                 answer.unwrap_or_else(|_| {
                     let text = format!("no whole answer within {limit} ms");
                     Err(Failed::again(request.error(ServiceErrorType::Timeout, &text)))
@@ -312,6 +329,7 @@ impl HttpClient {
         &self,
         call: &ServiceCall,
         request: &HttpRequest,
+        see: &mut (dyn FnMut(&[u8]) + Send),
     ) -> Result<HttpAnswer, Failed> {
         let mut headers = request.headers.clone();
         context_headers(call, request, &mut headers);
@@ -328,8 +346,9 @@ impl HttpClient {
         })?;
         let status = response.status();
         let headers = response.headers().clone();
-        let retry_after_ms = retry_after(&headers, (self.clock)().as_millis());
-        let body = self.body(request, response).await?;
+        let now_ms = (self.clock)().as_millis();
+        let retry_after_ms = wait::asked_ms(status, &headers, now_ms);
+        let body = self.body(request, response, see).await?;
         Ok(HttpAnswer {
             status,
             headers,
@@ -338,7 +357,13 @@ impl HttpClient {
         })
     }
 
-    async fn body(&self, request: &HttpRequest, mut response: Response) -> Result<Vec<u8>, Failed> {
+    async fn body(
+        &self,
+        request: &HttpRequest,
+        mut response: Response,
+        see: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<Vec<u8>, Failed> {
+        let shown = response.status().is_success();
         let most = self.options.max_response_bytes;
         let too_large = || {
             let text = format!(
@@ -358,7 +383,12 @@ impl HttpClient {
             match response.chunk().await {
                 Ok(None) => return Ok(body),
                 Ok(Some(chunk)) if body.len() + chunk.len() > most => return Err(too_large()),
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(Some(chunk)) => {
+                    if shown {
+                        see(&chunk);
+                    }
+                    body.extend_from_slice(&chunk);
+                }
                 Err(error) => {
                     let text = format!("the answer broke off: {}", text_of(error));
                     let error = request.error(ServiceErrorType::External, &text);
@@ -478,26 +508,6 @@ fn text_of(error: reqwest::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// `Retry-After` in milliseconds: `retry-after-ms`, seconds, or a date.
-fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<u64> {
-    let text = |name| headers.get(name)?.to_str().ok();
-    let number = |text: &str| {
-        let number: f64 = text.trim().parse().ok()?;
-        (number.is_finite() && number >= 0.0).then_some(number)
-    };
-    if let Some(millis) = text("retry-after-ms").and_then(number) {
-        return Some(millis.ceil() as u64);
-    }
-    let value = text("retry-after")?;
-    if let Some(seconds) = number(value) {
-        return Some((seconds * 1_000.0).ceil() as u64);
-    }
-    let date = jiff::fmt::rfc2822::DateTimeParser::new()
-        .parse_timestamp(value)
-        .ok()?;
-    Some(u64::try_from(date.as_millisecond().saturating_sub(now_ms)).unwrap_or(0))
 }
 
 fn seed(call: &ServiceCall) -> u64 {

@@ -100,25 +100,6 @@ async fn a_long_wait_is_left_to_the_engine() {
     server.only();
 }
 
-#[test]
-fn retry_after_is_read_in_every_form() {
-    let now = 1_445_412_470_000; // 2015-10-21T07:27:50Z
-    for (name, value, expected) in [
-        ("retry-after", "2", Some(2_000)),
-        ("retry-after", "0.25", Some(250)),
-        ("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT", Some(10_000)),
-        ("retry-after", "Wed, 21 Oct 2015 07:27:00 GMT", Some(0)),
-        ("retry-after-ms", "1500", Some(1_500)),
-        ("retry-after", "soon", None),
-        ("retry-after", "-1", None),
-        ("x", "1", None),
-    ] {
-        let mut headers = HeaderMap::new();
-        headers.insert(name, HeaderValue::from_static(value));
-        assert_eq!(retry_after(&headers, now), expected, "{name}: {value}");
-    }
-}
-
 #[tokio::test]
 async fn an_answer_that_is_too_large_is_not_read_to_its_end() {
     let server = Server::start().await;

@@ -4,6 +4,7 @@
 //! cargo run --release -p tasker-benches --bin report                    all figures
 //! cargo run --release -p tasker-benches --bin report -- --quick         at a twentieth of their size: shows that they work
 //! cargo run --release -p tasker-benches --bin report -- --figure call   one of them
+//! .config/postgres.sh run cargo run …                                   with a Postgres for `chain_postgres`
 //! ```
 //!
 //! With `--json` the last line is an array of `{"figure","value","unit","floor","ratio","goal","holds"}`.
@@ -15,13 +16,15 @@ use tasker_benches::figure::Figure;
 use tasker_benches::figures::{self, Problem, Size};
 
 /// All figures in the order in which they are taken.
-const FIGURES: [&str; 8] = [
+const FIGURES: [&str; 10] = [
     "chain_sqlite",
     "call",
     "latency_sqlite",
     "fan_out_1k",
     "nested",
     "chain_long_sqlite",
+    "chain_postgres",
+    "chain_postgres_two",
     "waiting",
     "process_wall",
 ];
@@ -38,6 +41,9 @@ struct Options {
     /// Only this figure; may be given more than once.
     #[arg(long = "figure", value_parser = FIGURES)]
     figures: Vec<String>,
+    /// Be a second engine process on this schema: the report starts itself so.
+    #[arg(long, hide = true)]
+    postgres_worker: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -57,6 +63,9 @@ async fn take_figures() -> ExitCode {
 }
 
 async fn report(options: &Options) -> Result<(), Problem> {
+    if let Some(schema) = &options.postgres_worker {
+        return figures::postgres::work(schema).await;
+    }
     let size = if options.quick {
         Size::Quick
     } else {
@@ -85,6 +94,8 @@ async fn take(name: &str, size: Size) -> Result<Figure, Problem> {
         "latency_sqlite" => figures::latency_sqlite(size).await,
         "fan_out_1k" => figures::fan_out_1k(size).await,
         "nested" => figures::nested(size).await,
+        "chain_postgres" => figures::chain_postgres(size).await,
+        "chain_postgres_two" => figures::chain_postgres_two(size).await,
         "waiting" => figures::waiting(size).await,
         "process_wall" => figures::process_wall(size).await,
         "call" => tokio::task::spawn_blocking(move || figures::call(size)).await?,

@@ -1,11 +1,14 @@
 //! The figures, one function each.
 
+mod bench;
 mod call;
+pub mod postgres;
 mod process_wall;
 mod storage;
 mod waiting;
 
 pub use call::{BareLoop, HotVm, call};
+pub use postgres::{chain_postgres, chain_postgres_two};
 pub use process_wall::process_wall;
 pub use storage::{chain_long_sqlite, chain_sqlite, fan_out_1k, latency_sqlite, nested};
 pub use waiting::waiting;

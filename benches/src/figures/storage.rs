@@ -1,91 +1,40 @@
 //! Figures of runs on a SQLite file with `synchronous=FULL`, beside the same rows against bare rusqlite.
 
-use std::sync::Arc;
+use std::ops::Deref;
 
-use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 use tasker_adaptor_sqlite::SqliteStorage;
-use tasker_core::{Engine, RunHandle, ServiceCall, service_fn};
-use tasker_examples::metered::{Meter, Metered};
 
+use super::bench::Bench;
 use super::{Problem, Size};
 use crate::clock::Stopwatch;
 use crate::figure::{Figure, Goal};
 use crate::floor::Floor;
 
-/// Submits under way at one time.
-const SUBMITTERS: usize = 256;
-
-const TASKS: [&str; 4] = [
-    "module.exports = async function chain({ calls }, { tools }) {
-        let n = 0;
-        for (let i = 0; i < calls; i++) n = (await tools.bench.step({ n: i, text: 'a step of a chain' })).n;
-        return { n, text: 'a step of a chain' };
-    }",
-    "module.exports = async function fan({ calls }, { tools }) {
-        const all = await Promise.all(Array.from({ length: calls }, (_, n) => tools.bench.step({ n, text: 'a step of a chain' })));
-        return { n: all.length, text: 'a step of a chain' };
-    }",
-    "/** @task nest */
-    module.exports = async function nest({ depth }, { tools }) {
-        if (depth > 0) await tools.tasks.execute('nest', { depth: depth - 1 });
-        return { n: depth, text: 'a step of a chain' };
-    }",
-    "module.exports = async function ready() { return 1; }",
-];
-
 /// An engine on a file of its own.
-struct Bench {
+struct OnFile {
     folder: tempfile::TempDir,
-    engine: Engine,
-    meter: Arc<Meter>,
+    bench: Bench,
 }
 
-impl Bench {
+impl OnFile {
     async fn start() -> Result<Self, Problem> {
         let folder = tempfile::tempdir()?;
-        let storage = Metered::new(SqliteStorage::open(folder.path().join("engine.db")).await?);
-        let meter = storage.meter();
-        let engine = Engine::builder()
-            .storage(storage)
-            .service(service_fn("bench", async |call: ServiceCall| {
-                Ok(call.args().first().cloned().unwrap_or_default())
-            }))
-            .start()
-            .await?;
-        for task in TASKS {
-            engine.publish(task).await?;
-        }
-        // Threads, prepared statements and compiled tasks are there before the clock starts.
-        engine.submit("ready", &json!({})).await?.outcome().await?;
-        Ok(Self {
-            folder,
-            engine,
-            meter,
-        })
-    }
-
-    /// Submits all and waits for the last to complete.
-    async fn runs(&self, task: &str, input: &serde_json::Value, runs: u32) -> Result<(), Problem> {
-        let handles: Vec<RunHandle> = stream::iter(0..runs)
-            .map(|_| async { self.engine.submit(task, input).await })
-            .buffer_unordered(SUBMITTERS)
-            .try_collect()
-            .await?;
-        for handle in handles {
-            handle.outcome().await?;
-        }
-        Ok(())
+        let storage = SqliteStorage::open(folder.path().join("engine.db")).await?;
+        let bench = Bench::start(storage).await?;
+        Ok(Self { folder, bench })
     }
 
     fn floor(&self) -> Result<Floor, Problem> {
         Ok(Floor::open(&self.folder.path().join("floor.db"))?)
     }
+}
 
-    /// Mean turns a commit since the first of these counts.
-    fn batch_since(&self, (commits, turns): (u64, u64)) -> f64 {
-        let (commits_now, turns_now) = self.meter.commits();
-        (turns_now - turns) as f64 / (commits_now - commits).max(1) as f64
+impl Deref for OnFile {
+    type Target = Bench;
+
+    fn deref(&self) -> &Bench {
+        &self.bench
     }
 }
 
@@ -102,7 +51,7 @@ pub async fn chain_long_sqlite(size: Size) -> Result<Figure, Problem> {
 }
 
 async fn chain(name: &'static str, runs: u32, calls: u32, goal: Goal) -> Result<Figure, Problem> {
-    let bench = Bench::start().await?;
+    let bench = OnFile::start().await?;
     let before = bench.meter.commits();
     let watch = Stopwatch::start();
     bench
@@ -133,7 +82,7 @@ async fn chain(name: &'static str, runs: u32, calls: u32, goal: Goal) -> Result<
 /// `latency_sqlite`: one chain of 1,000 calls alone, beside one bare one-row commit a step.
 pub async fn latency_sqlite(size: Size) -> Result<Figure, Problem> {
     let calls = size.of(1_000);
-    let bench = Bench::start().await?;
+    let bench = OnFile::start().await?;
     let watch = Stopwatch::start();
     bench.runs("chain", &json!({ "calls": calls }), 1).await?;
     let value = watch.seconds() * 1e6 / f64::from(calls);
@@ -157,7 +106,7 @@ pub async fn latency_sqlite(size: Size) -> Result<Figure, Problem> {
 /// `fan_out_1k`: 1,000 parallel calls in one run.
 pub async fn fan_out_1k(size: Size) -> Result<Figure, Problem> {
     let calls = size.of(1_000);
-    let bench = Bench::start().await?;
+    let bench = OnFile::start().await?;
     let before = bench.meter.commits();
     let watch = Stopwatch::start();
     bench.runs("fan", &json!({ "calls": calls }), 1).await?;
@@ -182,7 +131,7 @@ pub async fn fan_out_1k(size: Size) -> Result<Figure, Problem> {
 /// `nested`: 200 parents, each with child and grandchild.
 pub async fn nested(size: Size) -> Result<Figure, Problem> {
     let runs = size.of(200);
-    let bench = Bench::start().await?;
+    let bench = OnFile::start().await?;
     let before = bench.meter.commits();
     let watch = Stopwatch::start();
     bench.runs("nest", &json!({ "depth": 2 }), runs).await?;

@@ -4,6 +4,7 @@ mod cancel;
 mod claim;
 mod commit;
 mod finish;
+pub(crate) mod gather;
 mod journal;
 mod keystore;
 mod locks;

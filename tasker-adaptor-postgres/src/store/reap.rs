@@ -16,8 +16,9 @@ use crate::session::{Session, long, uuid, uuids};
 /// Rows of a retired worker that are freed in one transaction.
 const CHUNK: usize = 500;
 
+/// Workers whose lease has ended, or lies so far ahead that it was taken by a clock that has been set back since.
 const EXPIRED: &str = "SELECT id FROM tasker.workers WHERE state = 'live' AND (expires_at < $2 OR expires_at > $2 + 900000) AND id <> $1 LIMIT 1";
-const LOCK: &str = "SELECT id FROM tasker.workers WHERE state = 'live' AND (id = $1 OR expires_at < $2 OR expires_at > $2 + 900000) ORDER BY id FOR UPDATE";
+const LOCK: &str = "SELECT id FROM tasker.workers WHERE state = 'live' AND (expires_at < $2 OR expires_at > $2 + 900000) AND id <> $1 ORDER BY id FOR UPDATE";
 const LOCK_ONE: &str = "SELECT id FROM tasker.workers WHERE id = $1 FOR UPDATE";
 const BURY: &str = "UPDATE tasker.workers SET state = 'dead' WHERE id = ANY ($1)";
 const IS_LIVE: &str = "SELECT 1 FROM tasker.workers WHERE id = $1 AND state = 'live'";
@@ -74,20 +75,24 @@ pub(super) async fn reap(
 }
 
 /// The workers whose lease has ended die; `None` when the one who reaps is dead itself.
+///
+/// The one who reaps is only kept alive meanwhile: while it waits for a commit of an expired worker, its own heartbeat and
+/// commits go on. Two that want to bury each other are a deadlock, which the server ends and `retrying` tries again.
 async fn bury_expired(
     storage: &PostgresStorage,
     by: Uuid,
     now: i64,
 ) -> Result<Option<Vec<Uuid>>, StorageError> {
     let mut session = storage.session().await?;
+    let own = vec![by];
+    let keep = session.step(locks::WORKERS, vec![uuids(&own)]);
     let lock = session.step(LOCK, vec![uuid(&by), long(&now)]);
-    let found = session.begin(vec![lock]).await?;
-    let mut dead: Vec<Uuid> = found[0]
+    let found = session.begin(vec![keep, lock]).await?;
+    let is_live = !found[0].is_empty();
+    let dead: Vec<Uuid> = found[1]
         .iter()
         .map(|row| get(row, 0))
         .collect::<Result<_, _>>()?;
-    let is_live = dead.contains(&by);
-    dead.retain(|id| *id != by);
     if !is_live || dead.is_empty() {
         session.rollback().await?;
         return Ok(is_live.then(Vec::new));

@@ -2,11 +2,12 @@
 
 use async_trait::async_trait;
 use tasker_adaptor::{
-    Cancelled, Hint, NewTaskRun, RunFilter, RunPage, RunStore, StorageError, Submitted, TaskRun,
+    Cancelled, NewTaskRun, RunFilter, RunPage, RunStore, StorageError, Submitted, TaskRun,
     TaskRunId, Timestamp, Unblock,
 };
 use uuid::Uuid;
 
+use super::gather::gather;
 use super::{cancel, submit, unblock};
 use crate::PostgresStorage;
 use crate::row::{get, run_columns, task_run};
@@ -56,16 +57,7 @@ impl RunStore for PostgresStorage {
         if runs.is_empty() {
             return Ok(Vec::new());
         }
-        let answers = self
-            .retrying(async || {
-                let mut session = self.session().await?;
-                submit::submit(&mut session, &runs, now).await
-            })
-            .await?;
-        if answers.iter().flatten().any(|submitted| submitted.created) {
-            self.hint([Hint::Work]);
-        }
-        Ok(answers)
+        gather(self, runs, now).await
     }
 
     async fn run(&self, id: TaskRunId) -> Result<Option<TaskRun>, StorageError> {

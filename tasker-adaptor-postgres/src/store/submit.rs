@@ -11,10 +11,10 @@ use uuid::Uuid;
 use crate::error::{BACKEND, from_driver, is_duplicate};
 use crate::row::get;
 use crate::schema::Schema;
-use crate::session::{Param, Session, ints, long, longs, texts, uuids};
+use crate::session::{Param, Session, ints, longs, texts, uuids};
 use crate::text;
 
-const INSERT: &str = "WITH new AS (INSERT INTO tasker.task_runs (id, task, version, status, input, idempotency_key, request_hash, priority, run_at, deadline, labels, correlation_id, traceparent, created_at) SELECT u.id, u.task, u.version, 'queued', u.input, u.key, u.hash, u.priority, u.run_at, u.deadline, u.labels::jsonb, u.correlation, u.trace, $13 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int4[], $8::int8[], $9::int8[], $10::text[], $11::text[], $12::text[]) AS u(id, task, version, input, key, hash, priority, run_at, deadline, labels, correlation, trace) ORDER BY u.id ON CONFLICT DO NOTHING RETURNING id, task, priority, run_at), roots AS (INSERT INTO tasker.stack_runs (id, task_run_id, kind, seq, depth, status, due_at, ready_at, priority, service, path, created_at) SELECT u.root, new.id, 'frame', 0, 0, 'pending', new.run_at, greatest(new.run_at, $13), new.priority, 'task', new.task, $13 FROM new JOIN unnest($1::uuid[], $14::uuid[]) AS u(id, root) ON u.id = new.id RETURNING task_run_id) SELECT id FROM new";
+const INSERT: &str = "WITH new AS (INSERT INTO tasker.task_runs (id, task, version, status, input, idempotency_key, request_hash, priority, run_at, deadline, labels, correlation_id, traceparent, created_at) SELECT u.id, u.task, u.version, 'queued', u.input, u.key, u.hash, u.priority, u.run_at, u.deadline, u.labels::jsonb, u.correlation, u.trace, u.now FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int4[], $8::int8[], $9::int8[], $10::text[], $11::text[], $12::text[], $13::int8[]) AS u(id, task, version, input, key, hash, priority, run_at, deadline, labels, correlation, trace, now) ORDER BY u.id ON CONFLICT DO NOTHING RETURNING id, task, priority, run_at, created_at), roots AS (INSERT INTO tasker.stack_runs (id, task_run_id, kind, seq, depth, status, due_at, ready_at, priority, service, path, created_at) SELECT u.root, new.id, 'frame', 0, 0, 'pending', new.run_at, greatest(new.run_at, new.created_at), new.priority, 'task', new.task, new.created_at FROM new JOIN unnest($1::uuid[], $14::uuid[]) AS u(id, root) ON u.id = new.id RETURNING task_run_id) SELECT id FROM new";
 
 const KNOWN: &str = "SELECT id, idempotency_key, request_hash FROM tasker.task_runs WHERE id = ANY ($1) UNION ALL SELECT id, idempotency_key, request_hash FROM tasker.task_runs WHERE idempotency_key IS NOT NULL AND idempotency_key = ANY ($2)";
 
@@ -43,14 +43,16 @@ impl Link<'_, '_> {
     }
 }
 
-type Answers = Vec<Result<Submitted, StorageError>>;
+pub(super) type Answers = Vec<Result<Submitted, StorageError>>;
+
+/// A run, and when it was asked for.
+pub(super) type Asked<'a> = (&'a NewTaskRun, Timestamp);
 
 pub(super) async fn submit(
     session: &mut Session,
-    runs: &[NewTaskRun],
-    now: Timestamp,
+    runs: &[Asked<'_>],
 ) -> Result<Answers, StorageError> {
-    run(&mut Link::Session(session), runs, now).await
+    run(&mut Link::Session(session), runs).await
 }
 
 pub(crate) async fn submit_in(
@@ -59,14 +61,11 @@ pub(crate) async fn submit_in(
     runs: &[NewTaskRun],
     now: Timestamp,
 ) -> Result<Answers, StorageError> {
-    run(&mut Link::Transaction(transaction, schema), runs, now).await
+    let asked: Vec<Asked<'_>> = runs.iter().map(|run| (run, now)).collect();
+    run(&mut Link::Transaction(transaction, schema), &asked).await
 }
 
-async fn run(
-    link: &mut Link<'_, '_>,
-    runs: &[NewTaskRun],
-    now: Timestamp,
-) -> Result<Answers, StorageError> {
+async fn run(link: &mut Link<'_, '_>, runs: &[Asked<'_>]) -> Result<Answers, StorageError> {
     let mut answers: Vec<Option<Result<Submitted, StorageError>>> =
         runs.iter().map(|_| None).collect();
     for _ in 0..ROUNDS {
@@ -77,18 +76,16 @@ async fn run(
             break;
         }
         let mut seen = HashSet::new();
-        let first: Vec<&NewTaskRun> = open
+        let first: Vec<Asked<'_>> = open
             .iter()
-            .map(|at| &runs[*at])
-            .filter(|run| seen.insert(run.id))
+            .map(|at| runs[*at])
+            .filter(|(run, _)| seen.insert(run.id))
             .collect();
-        let mut created = insert(link, &first, now).await?;
+        let mut created = insert(link, &first).await?;
         for at in &open {
-            if created.remove(&runs[*at].id.as_uuid()) {
-                answers[*at] = Some(Ok(Submitted {
-                    id: runs[*at].id,
-                    created: true,
-                }));
+            let id = runs[*at].0.id;
+            if created.remove(&id.as_uuid()) {
+                answers[*at] = Some(Ok(Submitted { id, created: true }));
             }
         }
         let rest: Vec<usize> = open
@@ -117,9 +114,9 @@ async fn run(
 
 async fn insert(
     link: &mut Link<'_, '_>,
-    runs: &[&NewTaskRun],
-    now: Timestamp,
+    asked: &[Asked<'_>],
 ) -> Result<HashSet<Uuid>, StorageError> {
+    let runs: Vec<&NewTaskRun> = asked.iter().map(|(run, _)| *run).collect();
     let ids: Vec<Uuid> = runs.iter().map(|run| run.id.as_uuid()).collect();
     let roots: Vec<Uuid> = runs.iter().map(|run| run.root.as_uuid()).collect();
     let tasks: Vec<&str> = runs.iter().map(|run| run.task.as_str()).collect();
@@ -148,7 +145,7 @@ async fn insert(
         .iter()
         .map(|run| column(run.traceparent.as_ref()))
         .collect();
-    let now = now.as_millis();
+    let nows: Vec<i64> = asked.iter().map(|(_, now)| now.as_millis()).collect();
     let params = [
         uuids(&ids),
         texts(&tasks),
@@ -162,7 +159,7 @@ async fn insert(
         texts(&labels),
         texts(&correlations),
         texts(&traces),
-        long(&now),
+        longs(&nows),
         uuids(&roots),
     ];
     let rows = link.query(INSERT, &params).await.map_err(|error| {
@@ -179,14 +176,14 @@ async fn insert(
 /// Answers requests whose id or key is known.
 async fn find(
     link: &mut Link<'_, '_>,
-    runs: &[NewTaskRun],
+    runs: &[Asked<'_>],
     rest: &[usize],
     answers: &mut [Option<Result<Submitted, StorageError>>],
 ) -> Result<(), StorageError> {
-    let ids: Vec<Uuid> = rest.iter().map(|at| runs[*at].id.as_uuid()).collect();
+    let ids: Vec<Uuid> = rest.iter().map(|at| runs[*at].0.id.as_uuid()).collect();
     let keys: Vec<_> = rest
         .iter()
-        .filter_map(|at| column(runs[*at].idempotency_key.as_ref()))
+        .filter_map(|at| column(runs[*at].0.idempotency_key.as_ref()))
         .collect();
     let mut by_id: HashMap<Uuid, String> = HashMap::new();
     let mut by_key: HashMap<String, (Uuid, String)> = HashMap::new();
@@ -198,7 +195,7 @@ async fn find(
         by_id.insert(id, hash);
     }
     for at in rest {
-        let run = &runs[*at];
+        let run = runs[*at].0;
         let known = by_id
             .get(&run.id.as_uuid())
             .map(|hash| (run.id.as_uuid(), hash))

@@ -17,7 +17,7 @@ const HEARTBEAT: &str =
 #[async_trait]
 impl Workers for PostgresStorage {
     async fn server_time(&self, _host_now: Timestamp) -> Result<Timestamp, StorageError> {
-        let rows = self.lease_session().await?.query(NOW, &[]).await?;
+        let rows = self.lease_query(NOW, &[]).await?;
         match rows.first() {
             Some(row) => get(row, 0).map(Timestamp::from_millis),
             None => Err(StorageError::corrupt("the server's time", "no answer")),
@@ -25,6 +25,7 @@ impl Workers for PostgresStorage {
     }
 
     async fn register(&self, worker: NewWorker) -> Result<(), StorageError> {
+        self.patience().lease(worker.lease_ms);
         let id = worker.id.as_uuid();
         let name = to_column(&worker.name);
         let (now, expires) = (
@@ -32,7 +33,7 @@ impl Workers for PostgresStorage {
             worker.now.plus_millis(worker.lease_ms).as_millis(),
         );
         let params = [uuid(&id), text(&name), long(&now), long(&expires)];
-        let rows = self.lease_session().await?.query(REGISTER, &params).await?;
+        let rows = self.lease_query(REGISTER, &params).await?;
         if rows.is_empty() {
             return Err(StorageError::Misuse {
                 what: format!(
@@ -53,12 +54,7 @@ impl Workers for PostgresStorage {
         let expires = now.plus_millis(lease_ms).as_millis();
         let id = worker.as_uuid();
         let params = [uuid(&id), long(&expires)];
-        Ok(!self
-            .lease_session()
-            .await?
-            .query(HEARTBEAT, &params)
-            .await?
-            .is_empty())
+        Ok(!self.lease_query(HEARTBEAT, &params).await?.is_empty())
     }
 
     async fn retire(&self, worker: WorkerId, now: Timestamp) -> Result<(), StorageError> {

@@ -305,21 +305,24 @@ async fn a_server_that_crashes_under_load_loses_and_repeats_nothing() {
     let schema = TestSchema::at(server.url.clone());
     let storage = schema.storage().await;
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (ended, mut endings) = tokio::sync::watch::channel(0);
     let load: Vec<_> = (0..6)
         .map(|_| {
-            let (storage, stop) = (storage.clone(), Arc::clone(&stop));
+            let (storage, stop, ended) = (storage.clone(), Arc::clone(&stop), ended.clone());
             tokio::spawn(async move {
                 let mut runs = Vec::new();
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                     runs.push(run_to_the_end(&storage).await);
+                    ended.send_modify(|count| *count += 1);
                 }
                 runs
             })
         })
         .collect();
     for _ in 0..3 {
-        let before = ended(&storage).await;
-        crate::kit::until("runs end", async || ended(&storage).await >= before + 20).await;
+        let enough = *endings.borrow() + 20;
+        let waited = tokio::time::timeout(PATIENCE, endings.wait_for(|count| *count >= enough));
+        waited.await.expect("runs end").unwrap();
         server.restart().await;
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -345,13 +348,85 @@ async fn a_server_that_crashes_under_load_loses_and_repeats_nothing() {
     server.stop().await;
 }
 
-async fn ended(storage: &PostgresStorage) -> usize {
-    let filter = tasker_adaptor::RunFilter {
-        statuses: vec![RunStatus::Completed],
-        ..Default::default()
-    };
-    persist(async || storage.runs(&filter, 100_000).await)
+/// Two ways to one schema: one by a proxy, and one that stays as it is.
+async fn two_ways(
+    reply_timeout: Duration,
+) -> (TestSchema, Proxy, PostgresStorage, PostgresStorage) {
+    let schema = TestSchema::new();
+    let proxy = Proxy::start(&schema.url).await;
+    let cut = schema
+        .options_at(&proxy.url)
+        .listen(false)
+        .reply_timeout(reply_timeout)
+        .connect()
         .await
-        .runs
-        .len()
+        .unwrap();
+    let direct = schema.storage().await;
+    (schema, proxy, cut, direct)
+}
+
+#[tokio::test]
+async fn a_commit_whose_network_falls_silent_keeps_its_locks_no_longer_than_a_lease() {
+    let lease_ms = 2_000;
+    let (_schema, proxy, cut, direct) = two_ways(Duration::from_secs(1)).await;
+    let (victim, reaper) = (new_worker(lease_ms), new_worker(600_000));
+    cut.register(victim.clone()).await.unwrap();
+    direct.register(reaper.clone()).await.unwrap();
+    let held = begin(&cut, victim.id).await;
+    // Locks of the run, the worker and the frame are held when the last trip is lost.
+    proxy.arm(Cut::Silence(b"COMMIT"));
+    let first = turn(held, vec![call(true)]);
+    let error = commit_one(&cut, first.clone()).await.unwrap_err();
+    assert!(proxy.has_cut());
+    assert!(matches!(error, StorageError::Unavailable { .. }), "{error}");
+
+    let later = NOW.plus_millis(lease_ms + 1);
+    let reaping = {
+        let direct = direct.clone();
+        tokio::spawn(async move { direct.reap(reaper.id, later, 100).await.unwrap() })
+    };
+    // Meanwhile the reaper lives on.
+    assert!(direct.heartbeat(reaper.id, later, 600_000).await.unwrap());
+    let reaped = tokio::time::timeout(PATIENCE / 3, reaping).await;
+    let reaped = reaped
+        .expect("the server ends the silent transaction")
+        .unwrap();
+    assert!(reaped.workers.contains(&victim.id), "{reaped:?}");
+    assert_eq!(reaped.frames, 1);
+    proxy.heal();
+    let late = persist(async || commit_one(&cut, first.clone()).await).await;
+    assert_eq!(late, Err(tasker_adaptor::CommitRefused::LeaseLost));
+    assert_sound(&direct).await;
+}
+
+#[tokio::test]
+async fn a_heartbeat_does_not_wait_for_a_network_that_is_silent_for_ever() {
+    let (_schema, proxy, cut, _direct) = two_ways(Duration::from_secs(3)).await;
+    let worker = new_worker(1_000);
+    cut.register(worker.clone()).await.unwrap();
+    let worker = worker.id;
+    proxy.silence();
+    let error = cut.heartbeat(worker, NOW, 1_000).await.unwrap_err();
+    assert!(matches!(error, StorageError::Unavailable { .. }), "{error}");
+    let error = cut.server_time(NOW).await.unwrap_err();
+    assert!(matches!(error, StorageError::Unavailable { .. }), "{error}");
+    let error = cut.run(new_run().id).await.unwrap_err();
+    assert!(error.to_string().contains("reply_timeout"), "{error}");
+    // The connections of before stay dead without a word; new ones work.
+    proxy.heal_for_new_connections();
+    assert!(persist(async || cut.heartbeat(worker, NOW, 1_000).await).await);
+    assert!(
+        persist(async || cut.run(new_run().id).await)
+            .await
+            .is_none()
+    );
+}
+
+fn new_worker(lease_ms: i64) -> tasker_adaptor::NewWorker {
+    tasker_adaptor::NewWorker {
+        id: tasker_adaptor::WorkerId::from_uuid(crate::kit::id()),
+        name: String::new(),
+        now: NOW,
+        lease_ms,
+    }
 }

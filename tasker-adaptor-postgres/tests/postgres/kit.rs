@@ -1,6 +1,7 @@
 //! A schema of its own for each test, and the few steps that the tests are made of.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -268,9 +269,14 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) async fn start(command: &str) -> Self {
+        Self::start_with(command, &[]).await
+    }
+
+    pub(crate) async fn start_with(command: &str, files: &[&Path]) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../.config/postgres.sh");
         let mut child = Command::new("bash")
             .args([script, command])
+            .args(files)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -24,3 +24,7 @@ mod proxy;
 mod schema;
 #[cfg(test)]
 mod submit_in;
+#[cfg(test)]
+mod submits;
+#[cfg(test)]
+mod tls;

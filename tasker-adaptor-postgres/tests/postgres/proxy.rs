@@ -1,9 +1,13 @@
-//! A small TCP proxy that cuts a connection at a chosen moment: the network at its worst.
+//! A small TCP proxy that cuts a connection at a chosen moment, or falls silent: the network at its worst.
+//!
+//! The cluster test of `examples` uses this file too.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// When to cut, once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,14 +16,32 @@ pub(crate) enum Cut {
     Before(&'static [u8]),
     /// As these bytes come from the server: it did its work, and the client never hears of it.
     After(&'static [u8]),
+    /// As these bytes come from the client: from then on nothing passes and nobody is told, on any connection.
+    Silence(&'static [u8]),
+}
+
+/// How the way is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Open,
+    /// Nothing passes, nothing is closed: as a cable that was pulled.
+    Silent,
+    /// Nothing ever passes on a connection that was open in the silence: as a router that forgot it. New ones pass.
+    Forgotten {
+        before: u64,
+    },
 }
 
 #[derive(Clone, Default)]
 struct Armed(Arc<Mutex<Option<Cut>>>);
 
+/// A TCP proxy.
 pub(crate) struct Proxy {
+    /// The server's URL by this way.
     pub(crate) url: String,
     armed: Armed,
+    way: Arc<watch::Sender<Way>>,
+    accepted: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -34,17 +56,29 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap().to_string();
         let armed = Armed::default();
-        let shared = armed.clone();
-        let target = server.clone();
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, target.clone(), shared.clone()));
+        let way = Arc::new(watch::Sender::new(Way::Open));
+        let accepted = Arc::new(AtomicU64::new(0));
+        let accepting = {
+            let (armed, way, accepted) = (armed.clone(), Arc::clone(&way), Arc::clone(&accepted));
+            let target = server.clone();
+            async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    let carrier = Carrier {
+                        armed: armed.clone(),
+                        way: Arc::clone(&way),
+                        number: accepted.fetch_add(1, Ordering::Relaxed),
+                    };
+                    tokio::spawn(carrier.carry(client, target.clone()));
+                }
             }
-        });
+        };
+        tokio::spawn(accepting);
         assert!(url.contains(&server), "{server} is not in the URL as it is");
         Self {
             url: url.replace(&server, &own),
             armed,
+            way,
+            accepted,
         }
     }
 
@@ -56,46 +90,103 @@ impl Proxy {
     pub(crate) fn has_cut(&self) -> bool {
         self.armed.0.lock().unwrap().is_none()
     }
-}
 
-impl Armed {
-    /// Whether the connection is cut here: then it is disarmed.
-    fn fires(&self, from_client: bool, bytes: &[u8]) -> bool {
-        let mut armed = self.0.lock().unwrap();
-        let needle = match (&*armed, from_client) {
-            (Some(Cut::Before(needle)), true) | (Some(Cut::After(needle)), false) => *needle,
-            _ => return false,
-        };
-        let fires = bytes.windows(needle.len()).any(|window| window == needle);
-        if fires {
-            *armed = None;
-        }
-        fires
+    /// From now on nothing passes, and nobody is told.
+    pub(crate) fn silence(&self) {
+        self.way.send_replace(Way::Silent);
+    }
+
+    /// What was held back passes, and all that follows.
+    pub(crate) fn heal(&self) {
+        self.way.send_replace(Way::Open);
+    }
+
+    /// New connections pass; those of before stay silent for ever, and still nobody is told.
+    pub(crate) fn heal_for_new_connections(&self) {
+        let before = self.accepted.load(Ordering::Relaxed);
+        self.way.send_replace(Way::Forgotten { before });
     }
 }
 
-async fn carry(client: TcpStream, server: String, armed: Armed) {
-    let Ok(server) = TcpStream::connect(server).await else {
-        return;
-    };
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
-    // Returning drops both sockets: that is the cut.
-    loop {
-        tokio::select! {
-            read = from_client.read(&mut up) => match read {
-                Ok(count) if count > 0 && !armed.fires(true, &up[..count]) => {
-                    if to_server.write_all(&up[..count]).await.is_err() { return }
+impl Armed {
+    /// The cut that these bytes bring: then it is disarmed.
+    fn fires(&self, from_client: bool, bytes: &[u8]) -> Option<Cut> {
+        let mut armed = self.0.lock().unwrap();
+        let needle = match (armed.as_ref()?, from_client) {
+            (Cut::Before(needle) | Cut::Silence(needle), true) | (Cut::After(needle), false) => {
+                *needle
+            }
+            _ => return None,
+        };
+        bytes
+            .windows(needle.len())
+            .any(|window| window == needle)
+            .then(|| armed.take())
+            .flatten()
+    }
+}
+
+/// What carries one connection.
+struct Carrier {
+    armed: Armed,
+    way: Arc<watch::Sender<Way>>,
+    number: u64,
+}
+
+impl Carrier {
+    async fn carry(self, client: TcpStream, server: String) {
+        self.passable().await;
+        let Ok(server) = TcpStream::connect(server).await else {
+            return;
+        };
+        let _ = client.set_nodelay(true);
+        let _ = server.set_nodelay(true);
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) = server.into_split();
+        let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
+        // Returning drops both sockets: that is the cut.
+        loop {
+            let (read, from_client) = tokio::select! {
+                read = from_client.read(&mut up) => (read, true),
+                read = from_server.read(&mut down) => (read, false),
+            };
+            let Ok(count) = read else { return };
+            if count > 0 {
+                let bytes = if from_client {
+                    &up[..count]
+                } else {
+                    &down[..count]
+                };
+                match self.armed.fires(from_client, bytes) {
+                    None => {}
+                    Some(Cut::Silence(_)) => drop(self.way.send_replace(Way::Silent)),
+                    Some(_) => return,
                 }
-                _ => return,
-            },
-            read = from_server.read(&mut down) => match read {
-                Ok(count) if count > 0 && !armed.fires(false, &down[..count]) => {
-                    if to_client.write_all(&down[..count]).await.is_err() { return }
-                }
-                _ => return,
-            },
+            }
+            // That somebody hung up is not heard in the silence either.
+            self.passable().await;
+            let passed = match (count, from_client) {
+                (0, _) => return,
+                (_, true) => to_server.write_all(&up[..count]).await,
+                (_, false) => to_client.write_all(&down[..count]).await,
+            };
+            if passed.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until this connection may carry something.
+    async fn passable(&self) {
+        let mut way = self.way.subscribe();
+        let is_passable = |way: &Way| match *way {
+            Way::Open => true,
+            Way::Silent => false,
+            Way::Forgotten { before } => self.number >= before,
+        };
+        // An error says that the proxy is gone: then nothing passes any more.
+        if way.wait_for(is_passable).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Migrations, permissions, names.
 
-use tasker_adaptor::{RunStore as _, StorageError};
+use tasker_adaptor::{NewSignal, RunStore as _, Signals as _, StorageError};
 use tasker_adaptor_postgres::PostgresStorage;
 
-use crate::kit::{NOW, TestSchema, connect, new_run};
+use crate::kit::{
+    NOW, TestSchema, assert_sound, begin, call, commit_one, connect, id, json, new_run, turn,
+    worker,
+};
 
 #[tokio::test]
 async fn an_adaptor_that_may_not_migrate_says_what_is_missing_and_takes_what_was_applied_by_hand() {
@@ -65,24 +68,40 @@ async fn processes_that_start_together_migrate_once() {
     assert_eq!(row.get::<_, i64>(0), 1);
 }
 
-#[tokio::test]
-async fn row_level_security_is_on_and_nothing_is_granted_to_anybody() {
-    let schema = TestSchema::new();
+/// As on Supabase: roles of the API, and default privileges that would let them in.
+async fn as_on_supabase(schema: &TestSchema) -> tokio_postgres::Client {
     let client = connect(&schema.url).await;
-    // As on Supabase: roles of the API, and default privileges that would let them in.
+    for role in ["anon", "authenticated", "tasker_app"] {
+        let sql = format!(
+            "DO $$ BEGIN CREATE ROLE {role}; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+        );
+        client.batch_execute(&sql).await.unwrap();
+    }
     client
         .batch_execute(&format!(
-            "DO $$ BEGIN CREATE ROLE anon; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
-             CREATE SCHEMA {0}; ALTER DEFAULT PRIVILEGES IN SCHEMA {0} GRANT ALL ON TABLES TO anon, PUBLIC;",
+            "CREATE SCHEMA {0}; GRANT USAGE ON SCHEMA {0} TO anon, authenticated;
+             ALTER DEFAULT PRIVILEGES IN SCHEMA {0} GRANT ALL ON TABLES TO anon, authenticated, PUBLIC;
+             ALTER DEFAULT PRIVILEGES IN SCHEMA {0} GRANT ALL ON SEQUENCES TO anon, authenticated, PUBLIC;",
             schema.name
         ))
         .await
         .unwrap();
+    client
+}
+
+#[tokio::test]
+async fn row_level_security_is_on_and_nothing_is_granted_to_anybody() {
+    let schema = TestSchema::new();
+    let client = as_on_supabase(&schema).await;
     drop(schema.storage().await);
     let open = client
         .query(
-            "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relkind = 'r' \
-             AND (NOT c.relrowsecurity OR has_table_privilege('anon', c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE'))",
+            "SELECT r.name || ' ' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             CROSS JOIN unnest(ARRAY['anon', 'authenticated']) AS r(name) WHERE n.nspname = $1 AND \
+             CASE c.relkind WHEN 'r' THEN NOT c.relrowsecurity OR has_table_privilege(r.name, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE') \
+             WHEN 'S' THEN has_sequence_privilege(r.name, c.oid, 'USAGE, SELECT, UPDATE') ELSE false END \
+             UNION ALL SELECT r.name || ' schema' FROM unnest(ARRAY['anon', 'authenticated']) AS r(name) \
+             WHERE has_schema_privilege(r.name, $1, 'USAGE, CREATE')",
             &[&schema.name],
         )
         .await
@@ -97,6 +116,61 @@ async fn row_level_security_is_on_and_nothing_is_granted_to_anybody() {
         .await
         .unwrap();
     assert_eq!(count.get::<_, i64>(0), 8);
+}
+
+#[test]
+fn what_others_keep_in_public_stays_theirs() {
+    let script = PostgresStorage::migration_sql("public").unwrap();
+    assert!(!script.contains("ON SCHEMA"), "{script}");
+    assert!(script.contains("ENABLE ROW LEVEL SECURITY"));
+    assert_eq!(
+        script.matches(" LOOP\n").count(),
+        script.matches("END LOOP;\n").count()
+    );
+    let script = PostgresStorage::migration_sql("other").unwrap();
+    assert!(script.contains("REVOKE ALL ON SCHEMA \"other\" FROM PUBLIC"));
+}
+
+#[tokio::test]
+async fn a_role_that_is_not_the_owner_works_with_what_the_guide_grants_it() {
+    let guide = include_str!("../../../docs/postgres.md");
+    let (_, rest) = guide.split_once("## Permissions").unwrap();
+    let (_, rest) = rest.split_once("```sql\n").unwrap();
+    let (sql, _) = rest.split_once("```").unwrap();
+
+    let schema = TestSchema::new();
+    let client = as_on_supabase(&schema).await;
+    drop(schema.storage().await);
+    let url = format!("{}&options=-c%20role%3Dtasker_app", schema.url);
+    let as_app = async || schema.options_at(&url).migrate(false).connect().await;
+    let refused = as_app().await.unwrap_err();
+    assert!(
+        refused.to_string().contains("permission denied"),
+        "{refused}"
+    );
+
+    let sql = sql
+        .replace("'tasker'", &format!("'{}'", schema.name))
+        .replace("SCHEMA tasker ", &format!("SCHEMA {} ", schema.name))
+        .replace("ON tasker.", &format!("ON {}.", schema.name))
+        .replace("TO app", "TO tasker_app");
+    client.batch_execute(&sql).await.unwrap();
+    let storage = as_app().await.unwrap();
+    let worker = worker(&storage).await;
+    let held = begin(&storage, worker).await;
+    let signal = NewSignal {
+        id: id(),
+        run: held.run,
+        name: "go".to_owned(),
+        payload: json("1"),
+    };
+    assert!(storage.send_signal(signal, NOW).await.unwrap());
+    let made = call(true);
+    commit_one(&storage, turn(held, vec![made]))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_sound(&storage).await;
 }
 
 #[tokio::test]

@@ -36,10 +36,14 @@ async fn migrate(here: &Here) -> Result<(), CliError> {
             .answer(&json!({ "database": place, "migrated": false }), || {
                 format!("{place} is up to date")
             }),
-        Err(StorageError::MigrationNeeded {
-            found,
-            needed,
-            missing,
+        Err(CliError::Database {
+            source:
+                StorageError::MigrationNeeded {
+                    found,
+                    needed,
+                    missing,
+                },
+            ..
         }) => {
             database.open(true).await?;
             here.output.answer(
@@ -47,7 +51,7 @@ async fn migrate(here: &Here) -> Result<(), CliError> {
                 || format!("{place}: schema {found} → {needed} ({missing})"),
             )
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,10 +1,12 @@
 //! `tasker init`: a folder to start from.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::json;
 
 use super::Here;
+use super::service::{place, write};
+use crate::args::Template;
 use crate::error::CliError;
 
 const SETTINGS: &str = include_str!("../../templates/tasker.toml");
@@ -12,26 +14,19 @@ const EXAMPLE: &str = include_str!("../../templates/hello.js");
 
 /// Makes the folder. What is there already is left as it is.
 pub(super) fn perform(here: &Here, dir: &Path) -> Result<(), CliError> {
-    let files: [(PathBuf, &str); 2] = [
+    let own = [
         (dir.join("tasker.toml"), SETTINGS),
         (dir.join("tasks").join("hello.js"), EXAMPLE),
     ];
+    let services = dir.join("services");
+    let service = place(&services, "hello-world", Template::HelloWorld);
     let (mut made, mut kept) = (Vec::new(), Vec::new());
-    for (path, text) in files {
+    for (path, text) in own.into_iter().chain(service) {
         if path.exists() {
             kept.push(path.display().to_string());
             continue;
         }
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(CliError::io(format!(
-                "{} could not be made",
-                parent.display()
-            )))?;
-        }
-        std::fs::write(&path, text).map_err(CliError::io(format!(
-            "{} could not be written",
-            path.display()
-        )))?;
+        write(&path, text)?;
         made.push(path.display().to_string());
     }
     here.output.answer(&json!({ "made": made, "kept": kept }), || {

@@ -30,13 +30,23 @@ pub(super) async fn perform(here: &Here, what: Keystore) -> Result<(), CliError>
                 .call("keystore", "getKey", &texts(&[&namespace, &key])?)
                 .await?;
             let Some(value) = value else {
-                return Err(CliError::Usage(format!(
-                    "there is no key {key:?} in {namespace:?}; see: tasker keystore list"
-                )));
+                return Err(no_such_key(&namespace, &key));
             };
             here.output.answer(
                 &json!({ "namespace": namespace, "key": key, "value": value }),
                 || value.clone(),
+            )
+        }
+        Keystore::Delete { key, namespace } => {
+            let deleted: bool = services
+                .call("keystore", "deleteKey", &texts(&[&namespace, &key])?)
+                .await?;
+            if !deleted {
+                return Err(no_such_key(&namespace, &key));
+            }
+            here.output.answer(
+                &json!({ "namespace": namespace, "key": key, "deleted": true }),
+                || format!("{key} is deleted from {namespace}"),
             )
         }
         Keystore::List { namespace } => {
@@ -50,6 +60,10 @@ pub(super) async fn perform(here: &Here, what: Keystore) -> Result<(), CliError>
                     .call("keystore", "listKeys", &texts(&[&namespace])?)
                     .await?;
                 keys.extend(found.into_iter().map(|key| (namespace.clone(), key)));
+            }
+            if keys.is_empty() {
+                here.output
+                    .note("there are no keys; set one with: tasker keystore set KEY");
             }
             let values: Vec<serde_json::Value> = keys
                 .iter()
@@ -80,6 +94,12 @@ pub(super) async fn perform(here: &Here, what: Keystore) -> Result<(), CliError>
             })
         }
     }
+}
+
+fn no_such_key(namespace: &str, key: &str) -> CliError {
+    CliError::NotThere(format!(
+        "there is no key {key:?} in {namespace:?}; see: tasker keystore list"
+    ))
 }
 
 fn texts(values: &[&str]) -> Result<Vec<Json>, CliError> {

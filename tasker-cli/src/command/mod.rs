@@ -5,9 +5,10 @@ mod database;
 mod init;
 mod keystore;
 mod logs;
-mod publish;
+pub(crate) mod publish;
 mod run;
 mod runs;
+mod service;
 mod trace;
 mod tree;
 
@@ -15,7 +16,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use clap::CommandFactory;
-use tasker_core::{Engine, Json};
+use tasker_core::{Engine, EngineBuilder, Json};
 
 use crate::args::{Cli, Command};
 use crate::config::Config;
@@ -38,10 +39,7 @@ pub(crate) struct Here {
 impl Here {
     /// An engine that submits and reads, and runs nothing.
     pub(crate) async fn client(&self) -> Result<Engine, CliError> {
-        let storage = host::storage(&self.config).await?;
-        Ok(host::builder(&self.config, storage, &self.dir)?
-            .client()
-            .await?)
+        Ok(self.builder().await?.client().await?)
     }
 
     /// Whether a server of this folder does the work on this database.
@@ -50,12 +48,15 @@ impl Here {
         Ok(registry::is_served(&self.dir, &database).await)
     }
 
+    async fn builder(&self) -> Result<EngineBuilder, CliError> {
+        let storage = host::storage(&self.config).await?;
+        let peers = host::peers(&self.config, &self.dir, |_| true)?;
+        host::builder(&self.config, storage, &peers)
+    }
+
     /// An engine that works.
     pub(crate) async fn worker(&self) -> Result<Engine, CliError> {
-        let storage = host::storage(&self.config).await?;
-        Ok(host::builder(&self.config, storage, &self.dir)?
-            .start()
-            .await?)
+        host::start(self.builder().await?).await
     }
 }
 
@@ -80,6 +81,10 @@ pub(crate) async fn perform(command: Command, here: Here) -> Result<(), CliError
         Command::Unblock(args) => runs::unblock(&here, args).await,
         Command::Db { what } => database::perform(&here, what).await,
         Command::Keystore { what } => keystore::perform(&here, what).await,
+        Command::Service { what } => service::perform(&here, &what),
+        Command::BecomeService { parent, program } => {
+            Err(crate::folder::become_service(parent, &program))
+        }
         Command::Config => here
             .output
             .answer(&here.config.json(), || columns(&here.config.lines())),

@@ -65,6 +65,27 @@ pub(super) async fn perform(here: &Here, args: &Publish) -> Result<(), CliError>
     })
 }
 
+/// Publishes what changed in the folder: the tasks that became another version, each with its state.
+pub(crate) async fn publish_changes(
+    here: &Here,
+    engine: &Engine,
+) -> Result<Vec<(String, &'static str)>, CliError> {
+    let all = Publish {
+        all: true,
+        ..Publish::default()
+    };
+    let mut changed = Vec::new();
+    for task in check(here, &all)? {
+        let line = store(engine, task).await?;
+        if line.state != UNCHANGED {
+            changed.push((line.name, line.state));
+        }
+    }
+    Ok(changed)
+}
+
+const UNCHANGED: &str = "unchanged";
+
 /// The beginning of a version.
 pub(super) fn short(version: &str) -> &str {
     version.get(..12).unwrap_or(version)
@@ -143,7 +164,7 @@ fn choose(tasks: Vec<Checked>, names: &[String]) -> Result<Vec<Checked>, CliErro
 async fn look(engine: &Engine, task: Checked) -> Result<Line, CliError> {
     let new = &task.prepared.new_task;
     let state = match engine.task(new.name.as_str()).await {
-        Ok(stored) if stored.version == new.version => "unchanged",
+        Ok(stored) if stored.version == new.version => UNCHANGED,
         Ok(_) => "changed",
         Err(EngineError::UnknownTask { .. }) => "new",
         Err(error) => return Err(error.into()),
@@ -168,7 +189,7 @@ async fn store(engine: &Engine, task: Checked) -> Result<Line, CliError> {
         file,
         version: published.version.to_string(),
         state: match published.published {
-            Published::Unchanged => "unchanged",
+            Published::Unchanged => UNCHANGED,
             Published::Restored => "restored",
             Published::Created => "published",
         },

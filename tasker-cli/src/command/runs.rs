@@ -45,6 +45,10 @@ pub(super) async fn list(here: &Here, args: &Runs) -> Result<(), CliError> {
         here.output
             .note(format_args!("there are more: --before {next}"));
     }
+    if runs.is_empty() {
+        here.output
+            .note("there are no such runs; start one with: tasker run NAME");
+    }
     here.output.answer(
         &Page {
             runs: &runs,

@@ -6,6 +6,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tasker_core::service::wire::{Envelope, Metadata};
 use tasker_core::{Clock, EngineError, Json, ServiceError, StorageError, SystemClock, Timestamp};
 use uuid::Uuid;
@@ -84,7 +85,7 @@ impl Asked {
                 HeaderValue::from(millis.div_ceil(1_000)),
             );
         }
-        if status == StatusCode::PAYLOAD_TOO_LARGE {
+        if [StatusCode::PAYLOAD_TOO_LARGE, StatusCode::REQUEST_TIMEOUT].contains(&status) {
             // The rest of the body is not read: the connection is of no further use.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -114,11 +115,25 @@ pub(super) fn body(body: Result<Bytes, BytesRejection>) -> Result<Json, ServiceE
     Json::parse(text).map_err(|error| ServiceError::validation(format!("the body is {error}")))
 }
 
+/// What a body says, or why it is not of this form.
+pub(super) fn of_form<T: DeserializeOwned>(body: &Json, form: &str) -> Result<T, ServiceError> {
+    body.to().map_err(|error| {
+        // The text is JSON already; what is wrong with it stands in the cause.
+        let why = std::error::Error::source(&error);
+        let why = why.map_or_else(|| error.to_string(), ToString::to_string);
+        ServiceError::validation(format!("the body is not as expected: {why}; {form}"))
+    })
+}
+
 /// An error of the engine as an answer.
 pub(super) fn of_engine(error: EngineError) -> ServiceError {
     match error {
         EngineError::UnknownTask { .. } => ServiceError::not_found(error).with_code("UNKNOWN_TASK"),
         EngineError::UnknownRun { .. } => ServiceError::not_found(error).with_code("UNKNOWN_RUN"),
+        EngineError::UnknownStackRun { .. } => {
+            ServiceError::not_found(error).with_code("UNKNOWN_STACK_RUN")
+        }
+        EngineError::NotWaiting { .. } => ServiceError::conflict(error).with_code("NOT_WAITING"),
         EngineError::InputDoesNotFit { ref problems, .. } => {
             let details = Json::from(problems).ok();
             let mut refused =
@@ -143,14 +158,14 @@ pub(super) fn of_engine(error: EngineError) -> ServiceError {
 /// No route.
 pub(super) async fn no_such_path(Extension(asked): Extension<Asked>) -> Response {
     asked.answer::<()>(Err(ServiceError::not_found(
-        "there is nothing at this path; see docs/cli.md for what is served",
+        "there is nothing at this path; GET /openapi.json says what is served here",
     )))
 }
 
 /// A route, with another method.
 pub(super) async fn no_such_method(Extension(asked): Extension<Asked>) -> Response {
     asked.answer::<()>(Err(ServiceError::validation(
-        "this path does not know this method",
+        "this path does not know this method; GET /openapi.json says what is served here",
     )
     .with_status(405)))
 }

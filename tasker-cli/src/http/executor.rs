@@ -20,6 +20,7 @@ use tasker_core::adaptor::CallSeq;
 use tasker_core::execution::{
     Execution, ExecutionError, ExecutionOptions, Pending, PendingCall, ResumeOptions, Step,
 };
+use tasker_core::service::wire::parse_request;
 use tasker_core::task::{Program, prepare};
 use tasker_core::vm::ToolNames;
 use tasker_core::{
@@ -32,11 +33,14 @@ use uuid::Uuid;
 
 use super::RouterOptions;
 use super::answer::{self, Asked};
+use super::resume;
 
 const FORM: &str = r#"send {"taskCode":"…","input":{…}}, and to /resume also "vmState" as it was answered and "externalResult""#;
 
 #[derive(Clone)]
 struct Shop {
+    /// For answers to calls of stored runs.
+    engine: Engine,
     tools: Arc<ToolNames>,
     key: Option<[u8; 32]>,
     /// Executions at one time: as many as cores.
@@ -50,12 +54,13 @@ pub(super) fn routes(engine: &Engine, options: &RouterOptions) -> Router {
         .names_and_styles()
         .filter(|(name, _)| !services.is_private(name));
     let shop = Shop {
+        engine: engine.clone(),
         tools: Arc::new(ToolNames::new(public)),
         key: options.token.as_ref().map(state_key),
         room: Arc::new(Semaphore::new(cores)),
     };
     Router::new()
-        .route("/", post(start).get(health))
+        .route("/", post(called).get(health))
         .route("/resume", post(resume))
         .route("/health", get(health).post(health))
         .with_state(shop)
@@ -90,7 +95,9 @@ struct Body {
 }
 
 /// `null` is an answer too.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+pub(super) fn present<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Json>, D::Error> {
     Json::deserialize(deserializer).map(Some)
 }
 
@@ -114,7 +121,7 @@ struct Answer {
 /// How a call failed: a failure as services answer it. Only the message has to be there.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ExternalError {
+pub(super) struct ExternalError {
     #[serde(default = "service_error")]
     name: String,
     message: String,
@@ -140,22 +147,65 @@ impl From<ExternalError> for Failure {
     }
 }
 
-fn outcome(result: Option<Json>, error: Option<ExternalError>) -> Outcome {
+pub(super) fn outcome(result: Option<Json>, error: Option<ExternalError>) -> Outcome {
     match error {
         Some(error) => Outcome::Failed(error.into()),
         None => Outcome::Completed(result),
     }
 }
 
-async fn start(
-    State(shop): State<Shop>,
+/// `POST /`: the body itself, or one of the request forms that every service knows: `{"method":"execute","args":[{…}]}`.
+async fn called(
+    shop: State<Shop>,
     Extension(asked): Extension<Asked>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
+    let refuse = |error| asked.answer::<()>(Err(error));
+    let body = match answer::body(body) {
+        Ok(body) => body,
+        Err(error) => return refuse(error),
+    };
+    if !asks_by_method(&body) {
+        return start(shop, asked, &body).await;
+    }
+    let links = match parse_request(&body) {
+        Ok(links) => links,
+        Err(error) => return refuse(error),
+    };
+    let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+    let body = links
+        .last()
+        .and_then(|link| link.args.as_ref()?.first().cloned());
+    let body = body.unwrap_or_default();
+    match names.join(".").as_str() {
+        "execute" => start(shop, asked, &body).await,
+        "resume" => go_on(shop, asked, &body).await,
+        "health" | "test" => health(shop, Extension(asked)).await,
+        other => refuse(ServiceError::not_found(format!(
+            "deno-executor has no method {other:?}; it has execute, resume and health; or {FORM}"
+        ))),
+    }
+}
+
+fn asks_by_method(body: &Json) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Peek {
+        task_code: Option<Json>,
+        chain: Option<Json>,
+        method: Option<Json>,
+        action: Option<Json>,
+    }
+    body.to::<Peek>().is_ok_and(|peek| {
+        peek.task_code.is_none()
+            && (peek.chain.is_some() || peek.method.is_some() || peek.action.is_some())
+    })
+}
+
+async fn start(State(shop): State<Shop>, asked: Asked, body: &Json) -> Response {
     let correlation_id = asked.correlation_id.clone();
-    let said = read(body).map(|body| (body, shop));
     let step = async {
-        let (body, shop) = said?;
+        let body = parse(body)?;
         let _room = shop.room.acquire().await.map_err(ServiceError::internal)?;
         blocking(move || {
             let program = program(&body)?;
@@ -183,13 +233,23 @@ async fn start(
 }
 
 async fn resume(
-    State(shop): State<Shop>,
+    shop: State<Shop>,
     Extension(asked): Extension<Asked>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let said = read(body).map(|body| (body, shop));
+    match answer::body(body) {
+        Ok(body) => go_on(shop, asked, &body).await,
+        Err(error) => asked.answer::<()>(Err(error)),
+    }
+}
+
+async fn go_on(State(shop): State<Shop>, asked: Asked, body: &Json) -> Response {
+    if let Some(by_run) = resume::of_body(body) {
+        let said = async { resume::perform(&shop.engine, by_run?).await };
+        return asked.answer(said.await);
+    }
     let step = async {
-        let (mut body, shop) = said?;
+        let mut body = parse(body)?;
         let Some(state) = body.vm_state.take() else {
             return Err(ServiceError::validation(format!(
                 "there is no vmState; {FORM}"
@@ -220,10 +280,8 @@ async fn resume(
     asked.answer(step.await.and_then(said_of))
 }
 
-fn read(body: Result<Bytes, BytesRejection>) -> Result<Body, ServiceError> {
-    answer::body(body)?.to().map_err(|error| {
-        ServiceError::validation(format!("the body cannot be read ({error}); {FORM}"))
-    })
+fn parse(body: &Json) -> Result<Body, ServiceError> {
+    answer::of_form(body, FORM)
 }
 
 /// Task code runs on a thread that may be busy.

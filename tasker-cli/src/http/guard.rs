@@ -1,37 +1,105 @@
-//! Who is answered at all.
+//! What stands before every request: who is answered at all, how much and how slowly one may send, and what is counted.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::body::{Body, to_bytes};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use subtle::ConstantTimeEq;
 use tasker_core::ServiceError;
+use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::RouterOptions;
 use super::answer::Asked;
 
-/// Names the request, asks whether it may be answered, and lets it through.
-pub(super) async fn guard(
-    State(options): State<Arc<RouterOptions>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+/// What the guard of a service knows.
+#[derive(Clone, Debug)]
+pub(super) struct Desk {
+    /// Its name, in logs and counts.
+    pub(super) service: Arc<str>,
+    pub(super) options: Arc<RouterOptions>,
+}
+
+/// Names the request, asks whether it may be answered, takes its body, and lets it through.
+pub(super) async fn guard(State(desk): State<Desk>, request: Request, next: Next) -> Response {
     let asked = Asked::of(request.headers());
-    let id = HeaderValue::from_str(&asked.request_id).ok();
-    let mut response = match admit(&options, request.uri().path(), request.headers()) {
-        Ok(()) => {
-            request.extensions_mut().insert(asked);
-            next.run(request).await
-        }
-        Err(error) => asked.answer::<()>(Err(error)),
-    };
-    if let Some(id) = id {
-        response.headers_mut().insert("x-request-id", id);
+    let route = request.extensions().get::<MatchedPath>();
+    let path = route.map_or("other", MatchedPath::as_str).to_owned();
+    let method = request.method().clone();
+    let span = tracing::info_span!(
+        "request",
+        service = &*desk.service,
+        %method,
+        path,
+        request_id = asked.request_id,
+        correlation_id = asked.correlation_id,
+    );
+    let metrics = &desk.options.metrics;
+    let _under_way = metrics.request(&desk.service);
+    let begun = Instant::now();
+    let mut response = answered(&desk.options, &asked, request, next)
+        .instrument(span.clone())
+        .await;
+    let (took, status) = (begun.elapsed(), response.status().as_u16());
+    metrics.answered(&desk.service, method.as_str(), &path, status, took);
+    span.in_scope(|| tracing::debug!(status, ms = took.as_millis() as u64, "answered"));
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&asked.request_id) {
+        headers.insert("x-request-id", id);
+    }
+    if let Some(id) = asked.correlation_id.as_deref()
+        && let Ok(id) = HeaderValue::from_str(id)
+    {
+        headers.insert("x-correlation-id", id);
     }
     response
+}
+
+async fn answered(
+    options: &RouterOptions,
+    asked: &Asked,
+    request: Request,
+    next: Next,
+) -> Response {
+    if let Err(error) = admit(options, request.uri().path(), request.headers()) {
+        return asked.answer::<()>(Err(error));
+    }
+    let (mut parts, body) = request.into_parts();
+    let bytes = match whole(body, options.body_bytes, options.body_timeout).await {
+        Ok(bytes) => bytes,
+        Err(error) => return asked.answer::<()>(Err(error)),
+    };
+    parts.extensions.insert(asked.clone());
+    next.run(Request::from_parts(parts, bytes)).await
+}
+
+/// The body, once all of it is there.
+async fn whole(body: Body, limit: usize, patience: Duration) -> Result<Body, ServiceError> {
+    match tokio::time::timeout(patience, to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes.into()),
+        Ok(Err(error)) => {
+            let too_large = std::error::Error::source(&error)
+                .is_some_and(|source| source.to_string().contains("length limit"));
+            Err(if too_large {
+                ServiceError::validation(format!(
+                    "the body is larger than {limit} bytes, and no more is taken"
+                ))
+                .with_status(413)
+            } else {
+                ServiceError::validation("the body broke off before its end")
+            })
+        }
+        Err(_) => Err(ServiceError::validation(format!(
+            "the body was not there within {} s; send it at once",
+            patience.as_secs()
+        ))
+        .with_status(408)),
+    }
 }
 
 fn admit(options: &RouterOptions, path: &str, headers: &HeaderMap) -> Result<(), ServiceError> {
@@ -43,10 +111,16 @@ fn admit(options: &RouterOptions, path: &str, headers: &HeaderMap) -> Result<(),
             "this server asks for a token: send Authorization: Bearer with the value of TASKER_TOKEN",
         ));
     }
-    if headers.contains_key(header::ORIGIN) {
-        return Err(ServiceError::authorization(
-            "web pages are not answered by a server without a token; set TASKER_TOKEN and send it",
-        ));
+    if let Some(origin) = headers.get(header::ORIGIN) {
+        let listed = options.cors_origins.iter();
+        if !listed
+            .into_iter()
+            .any(|known| known.as_bytes() == origin.as_bytes())
+        {
+            return Err(ServiceError::authorization(
+                "web pages of this origin are not answered by a server without a token; list the origin in TASKER_CORS_ORIGINS, or set TASKER_TOKEN and send it",
+            ));
+        }
     }
     if !options.any_host && !is_this_machine(headers) {
         return Err(ServiceError::authorization(

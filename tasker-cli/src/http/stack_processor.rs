@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tasker_core::{Engine, Json, Processed, ServiceError, StackRunId};
 
 use super::answer::{self, Asked, of_engine};
+use super::resume::stack_run_id;
 use super::task_executor;
 
 const FORMS: &str = r#"send {"trigger":"process-next"} or {"stackRunId":"…"}"#;
@@ -38,11 +39,12 @@ async fn process(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let result: Result<Value, ServiceError> = async {
-        let body: Body = answer::body(body)?.to().map_err(|error| {
-            ServiceError::validation(format!("the body cannot be read ({error}); {FORMS}"))
-        })?;
+        let body: Body = answer::of_form(&answer::body(body)?, FORMS)?;
         match (body.stack_run_id, body.trigger.as_deref()) {
-            (Some(id), _) => {
+            (Some(_), Some(_)) => Err(ServiceError::validation(format!(
+                "the body asks for two things at once; {FORMS}"
+            ))),
+            (Some(id), None) => {
                 let id = stack_run_id(&id)?;
                 Ok(said(
                     engine.process(id).await.map_err(of_engine)?,
@@ -62,14 +64,6 @@ async fn process(
     }
     .await;
     asked.answer(result)
-}
-
-fn stack_run_id(id: &Json) -> Result<StackRunId, ServiceError> {
-    let text: String = id.to().map_err(|_| {
-        ServiceError::validation(format!("stackRunId is {id}; ids are texts (UUIDs), not numbers: take it from the trace of the run"))
-    })?;
-    text.parse()
-        .map_err(|_| ServiceError::validation(format!("stackRunId {text:?} is no UUID")))
 }
 
 fn said(processed: Processed, nothing: &str, asked: Option<StackRunId>) -> Value {

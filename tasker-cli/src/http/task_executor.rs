@@ -14,9 +14,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use futures::stream::{self, Stream};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use tasker_core::adaptor::StoredLogLine;
+use tasker_core::service::wire::parse_request;
 use tasker_core::{
     Engine, Json, LogCursor, RunFilter, RunHandle, RunStatus, Schema, ServiceError, TaskName,
     TaskRunId,
@@ -34,6 +36,8 @@ const WAIT_SECS: u64 = 30;
 /// How often an event stream looks for news.
 const LOOK: Duration = Duration::from_millis(100);
 
+const FORM: &str = r#"send {"taskName":"…","input":{…}} or {"task_identifier":"…","input":{…}}"#;
+
 #[derive(Clone)]
 struct Shop {
     engine: Engine,
@@ -50,7 +54,7 @@ pub(super) fn routes(engine: Engine, options: Arc<RouterOptions>) -> Router {
         .route("/status", get(status))
         .route("/logs", get(logs))
         .route("/runs/{id}/events", get(events))
-        .route("/", get(health))
+        .route("/", get(health).post(call))
         .route("/health", get(health).post(health))
         .with_state(Shop { engine, options })
 }
@@ -118,13 +122,28 @@ struct Execute {
     input: Option<Json>,
     #[serde(alias = "idempotency_key")]
     idempotency_key: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     priority: i32,
     #[serde(default)]
     labels: BTreeMap<String, String>,
     correlation_id: Option<String>,
     #[serde(default)]
     validate: bool,
+}
+
+/// A whole number, however it is written: `1`, `1.0`, `1e3`.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
+    let number = f64::deserialize(deserializer)?;
+    let whole = number as i32;
+    if (f64::from(whole) - number).abs() < f64::EPSILON {
+        Ok(whole)
+    } else {
+        Err(D::Error::custom(format!(
+            "{number} is no whole number from {} to {}",
+            i32::MIN,
+            i32::MAX
+        )))
+    }
 }
 
 async fn execute(
@@ -160,11 +179,7 @@ async fn submit(
         Question::of(questions)?.wait.as_deref(),
         shop.options.longest_wait_secs,
     )?;
-    let body: Execute = answer::body(body)?.to().map_err(|error| {
-        ServiceError::validation(format!(
-            r#"the body cannot be read ({error}); send {{"taskName":"…","input":{{…}}}} or {{"task_identifier":"…","input":{{…}}}}"#
-        ))
-    })?;
+    let body: Execute = answer::of_form(&answer::body(body)?, FORM)?;
     let input = body
         .input
         .map_or_else(|| "{}".to_owned(), |input| input.text().to_owned());
@@ -191,6 +206,7 @@ async fn submit(
         submit = submit.validate_input();
     }
     let run = submit.await.map_err(of_engine)?;
+    shop.options.metrics.submitted();
     let ended = match wait {
         None => false,
         Some(wait) => tokio::select! {
@@ -199,6 +215,51 @@ async fn submit(
         },
     };
     Ok((run, ended))
+}
+
+/// The same by the request forms that every service knows: `{"method":"execute","args":["hello",{}]}`.
+async fn call(
+    shop: State<Shop>,
+    Extension(asked): Extension<Asked>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let said = async {
+        let links = parse_request(&answer::body(body)?)?;
+        let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+        let args = links.last().and_then(|link| link.args.clone());
+        Ok::<_, ServiceError>((names.join("."), args.unwrap_or_default()))
+    };
+    let (method, args) = match said.await {
+        Ok(said) => said,
+        Err(error) => return asked.answer::<()>(Err(error)),
+    };
+    let first = args.first();
+    let text = first.and_then(|first| first.to::<String>().ok());
+    let mut question: Question = first.and_then(|first| first.to().ok()).unwrap_or_default();
+    if method == "schema" {
+        question.name = text.or(question.name);
+    } else if text.is_some() && method != "execute" {
+        question.id = text;
+    } else if let (Some(name), "execute") = (text, method.as_str()) {
+        let body = Json::from(&json!({ "taskName": name, "input": args.get(1) }));
+        let bytes = Bytes::from(body.unwrap_or_default().text().to_owned());
+        return execute(shop, Extension(asked), Ok(Query(question)), Ok(bytes)).await;
+    }
+    let (asked_for, questions) = (Extension(asked.clone()), Ok(Query(question)));
+    match method.as_str() {
+        "execute" => {
+            let bytes = Bytes::from(first.cloned().unwrap_or_default().text().to_owned());
+            execute(shop, asked_for, questions, Ok(bytes)).await
+        }
+        "list" => list(shop, asked_for, questions).await,
+        "schema" => schema(shop, asked_for, questions).await,
+        "status" => status(shop, asked_for, questions).await,
+        "logs" => logs(shop, asked_for, questions).await,
+        "health" | "test" => health(shop, asked_for).await,
+        other => asked.answer::<()>(Err(ServiceError::not_found(format!(
+            "task-executor has no method {other:?}; it has execute, list, schema, status, logs and health"
+        )))),
+    }
 }
 
 /// How long `?wait=` asks to wait: seconds, or `true`.

@@ -1,6 +1,8 @@
 //! The built binary in a folder of its own.
 #![allow(dead_code, reason = "each test file uses a part of the kit")]
 
+pub(crate) mod server;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -95,4 +97,19 @@ impl Said {
             err: String::from_utf8(output.stderr.clone()).unwrap(),
         }
     }
+}
+
+/// Waits for a condition, at most 20 seconds.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another process is waited for, and nothing of it can be heard but by looking"
+)]
+pub(crate) fn wait_until(mut holds: impl FnMut() -> bool) {
+    for _ in 0..400 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("it did not become so within 20 s");
 }

@@ -12,12 +12,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::EngineError;
+use super::call_logs::with_log;
 use super::core::{Answer, Asked, Core, Message, Shared};
 use super::programs::Loaded;
 use crate::limits::{Limit, check_payload};
 use crate::run::{EXECUTE, Event, Ready, ReadySource, TASKS};
 use crate::service::chain::{links, method};
-use crate::service::{Reconciled, ResolvedPolicy, ServiceCall, ServiceError, UnknownOutcome};
+use crate::service::{
+    CallLog, Reconciled, ResolvedPolicy, ServiceCall, ServiceError, UnknownOutcome,
+};
 use crate::task::NotGranted;
 
 /// A call that is about to be asked.
@@ -109,7 +112,8 @@ impl Core {
         let Some(asked) = self.calls.remove(&call) else {
             return;
         };
-        self.want_calls = true;
+        // A claim is wanted when the last one was cut short; that of a free worker would find nothing.
+        self.want_calls |= self.calls.len() + 1 >= self.shared.options.calls_in_flight;
         let outcome = match answer {
             Answer::NotAsked => {
                 // The lease is unsure: the row stays this worker's until the lease is held again or lost.
@@ -375,9 +379,11 @@ async fn perform(
         traceparent: asking.context.traceparent.as_deref().map(Arc::from),
         deadline,
         cancellation: token.clone(),
+        log: CallLog::default(),
         services: shared.services.clone(),
         depth: 0,
     };
+    let log = call.log.clone();
     let work = async {
         if asking.in_doubt {
             match policy.unknown_outcome {
@@ -404,23 +410,26 @@ async fn perform(
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
-        answer = work => answer,
-        () = token.cancelled() => Answer::Service(Err(cancelled(&asking))),
-        () = too_late => {
-            token.cancel();
-            Answer::Service(Err(ServiceError::timeout(format!(
-                "{}.{} did not answer in time{}; whether it happened is not known",
-                asking.service,
-                asking.path,
-                policy.timeout_ms.map(|ms| format!(" ({ms} ms)")).unwrap_or_default(),
-            ))))
+    let asked = async {
+        tokio::select! {
+            answer = work => answer,
+            () = token.cancelled() => Answer::Service(Err(cancelled(&asking))),
+            () = too_late => {
+                token.cancel();
+                Answer::Service(Err(ServiceError::timeout(format!(
+                    "{}.{} did not answer in time{}; whether it happened is not known",
+                    asking.service,
+                    asking.path,
+                    policy.timeout_ms.map(|ms| format!(" ({ms} ms)")).unwrap_or_default(),
+                ))))
+            }
+            () = shared.stop.cancelled() => {
+                token.cancel();
+                Answer::NotAsked
+            }
         }
-        () = shared.stop.cancelled() => {
-            token.cancel();
-            Answer::NotAsked
-        }
-    }
+    };
+    with_log(shared, (asking.run, asking.frame), &log, asked).await
 }
 
 fn cancelled(asking: &Asking) -> ServiceError {

@@ -12,6 +12,8 @@ use crate::run::Effect;
 const CLAIM: usize = 256;
 /// How long a timer of a frame that is hot somewhere may be late before anybody fires it, in milliseconds.
 const TIMER_GRACE_MS: i64 = 10_000;
+/// How soon after one look the next one for due timers may come, in milliseconds.
+const DUE_PAUSE_MS: i64 = 50;
 
 impl Core {
     /// Claims what there is room for and reason to look for.
@@ -146,26 +148,30 @@ impl Core {
         self.want_due = false;
         let shared = Arc::clone(&self.shared);
         self.spawn(async move {
-            let mut next_due = None;
-            match shared.storage.fire_timers(now, TIMER_GRACE_MS, 1_000).await {
-                Ok(1_000) => next_due = Some(now),
+            let next_due = match shared.storage.fire_timers(now, TIMER_GRACE_MS, 1_000).await {
+                Ok(1_000) => {
+                    let next_due = Some(now);
+                    return Some(Message::TimersFired { next_due });
+                }
                 Ok(_) => {
-                    next_due = shared
-                        .storage
-                        .next_due()
-                        .await
-                        .unwrap_or(Some(now.plus_millis(1_000)));
+                    let next_due = shared.storage.next_due().await;
+                    next_due.unwrap_or(Some(now.plus_millis(1_000)))
                 }
                 Err(error) => {
                     tracing::warn!(%error, "due timers could not be fired; it is tried again");
-                    next_due = next_due.or(Some(now.plus_millis(200)));
+                    Some(now.plus_millis(200))
                 }
-            }
-            // A retry or a delayed start that is due now was not fired but can be claimed; do not spin on it.
-            let soonest = shared.clock.now().plus_millis(5);
-            Some(Message::TimersFired {
-                next_due: next_due.map(|due| due.max(soonest)),
-            })
+            };
+            // A retry or a delayed start that is due was not fired but can be claimed, when there is room; do not spin on it.
+            let later = |due| {
+                if due <= now {
+                    now.plus_millis(DUE_PAUSE_MS)
+                } else {
+                    due
+                }
+            };
+            let next_due = next_due.map(later);
+            Some(Message::TimersFired { next_due })
         });
         self.want_frames = true;
         self.want_calls |= due;

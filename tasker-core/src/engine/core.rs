@@ -398,7 +398,7 @@ impl Core {
         }
         self.watch_turns();
         if mono >= self.next_reap_ms {
-            self.next_reap_ms = mono + (self.shared.options.lease_ms / 2) as i64;
+            self.next_reap_ms = mono + (self.shared.options.lease_ms / 6).max(1) as i64;
             self.reap();
         }
         self.manual_tick();

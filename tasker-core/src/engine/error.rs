@@ -1,6 +1,6 @@
 //! What can go wrong at the engine's doors.
 
-use tasker_adaptor::{BlockedReason, Failure, InvalidJson, StorageError, TaskRunId};
+use tasker_adaptor::{BlockedReason, Failure, InvalidJson, StackRunId, StorageError, TaskRunId};
 
 use crate::service::ServicesError;
 use crate::task::TaskError;
@@ -44,6 +44,22 @@ pub enum EngineError {
     UnknownRun {
         /// What was asked for.
         id: TaskRunId,
+    },
+    /// No stack run of that id.
+    #[error(
+        "stack run {id} does not exist: it was never made in this database, or its run has ended and its rows are folded"
+    )]
+    UnknownStackRun {
+        /// What was asked for.
+        id: StackRunId,
+    },
+    /// A stack run cannot be given an answer now.
+    #[error("stack run {id} waits for no answer: {problem}; see the trace of its run")]
+    NotWaiting {
+        /// What was asked for.
+        id: StackRunId,
+        /// Why.
+        problem: String,
     },
     /// The input cannot be written as JSON.
     #[error("the input of {task} was refused: {source}")]

@@ -30,10 +30,10 @@ impl LeaseClock {
     }
 
     /// A heartbeat that was sent at `sent_ms` was accepted.
-    fn renewed(&self, sent_ms: i64, lease_ms: u64) {
+    fn renewed(&self, sent_ms: i64, lease_ms: i64) {
         // A little less than what was written, so that this worker stops before others may take over.
         self.valid_until_ms
-            .store(sent_ms + (lease_ms as i64) * 9 / 10, Ordering::Release);
+            .store(sent_ms + lease_ms * 9 / 10, Ordering::Release);
     }
 
     fn lost(&self) {
@@ -61,16 +61,22 @@ impl Heartbeat {
                 id: self.worker,
                 name: self.name.clone(),
                 now: self.clock.now(),
-                lease_ms: self.lease_ms as i64,
+                lease_ms: self.written_ms(),
             })
             .await?;
-        self.lease.renewed(sent, self.lease_ms);
+        self.lease.renewed(sent, self.written_ms());
         Ok(())
+    }
+
+    /// How far ahead the end of the lease is written. Others look for the dead every sixth of a lease, so that what a worker had
+    /// is taken over one lease after it fell silent, and not one and a half.
+    fn written_ms(&self) -> i64 {
+        (self.lease_ms * 5 / 6).max(1) as i64
     }
 
     /// Renews until the lease is lost (then says so and ends) or the task is dropped.
     pub(crate) async fn run(self, core: UnboundedSender<Message>) {
-        let pause = (self.lease_ms / 3).max(1);
+        let pause = (self.lease_ms / 4).max(1);
         loop {
             self.clock.sleep(pause).await;
             let sent = self.clock.monotonic_ms();
@@ -79,7 +85,7 @@ impl Heartbeat {
                 Ok(jump) => {
                     jumped = jump;
                     self.storage
-                        .heartbeat(self.worker, self.clock.now(), self.lease_ms as i64)
+                        .heartbeat(self.worker, self.clock.now(), self.written_ms())
                         .await
                 }
                 Err(error) => Err(error),
@@ -87,7 +93,7 @@ impl Heartbeat {
             match renewed {
                 Ok(true) => {
                     let late = !self.lease.is_held() || jumped.is_some();
-                    self.lease.renewed(sent, self.lease_ms);
+                    self.lease.renewed(sent, self.written_ms());
                     let _ = core.send(Message::LeaseRenewed { late });
                 }
                 Ok(false) => {

@@ -2,6 +2,7 @@
 
 mod background;
 mod builder;
+mod call_logs;
 mod calls;
 mod claims;
 mod cleaner;
@@ -19,6 +20,7 @@ mod options;
 mod parking;
 mod programs;
 mod publish;
+mod settle;
 mod submit;
 mod threads;
 mod totals;
@@ -41,6 +43,7 @@ pub use handle::RunHandle;
 pub use manual::Processed;
 pub use options::Drive;
 pub use publish::{Publish, PublishedTask};
+pub use settle::SettledCall;
 pub use submit::Submit;
 pub use trace::{Trace, TraceNode};
 

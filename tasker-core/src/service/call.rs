@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tasker_adaptor::{Json, StackRunId, TaskName, TaskRunId, Timestamp};
+use tasker_adaptor::{Json, LogLevel, LogLine, StackRunId, TaskName, TaskRunId, Timestamp};
 use tokio_util::sync::CancellationToken;
 
+use super::call_log::CallLog;
 use super::{ServiceError, Services};
 
 /// One link of a call chain: `list` in `tools.gapi.admin.directory.domains.list(…)`, with its arguments if it was called.
@@ -63,6 +64,7 @@ pub struct ServiceCall {
     pub deadline: Option<Timestamp>,
     /// Fires when the run is cancelled, the call timed out, or the engine shuts down.
     pub cancellation: CancellationToken,
+    pub(crate) log: CallLog,
     pub(crate) services: Services,
     /// Calls from service to service above this one.
     pub(crate) depth: u32,
@@ -92,6 +94,7 @@ impl ServiceCall {
             traceparent: None,
             deadline: None,
             cancellation: CancellationToken::new(),
+            log: CallLog::default(),
             services: Services::default(),
             depth: 0,
         }
@@ -139,6 +142,19 @@ impl ServiceCall {
                 n + 1
             ))
         })
+    }
+
+    /// Writes a line to the log of the run while the call is under way, so that a person can follow a long one. Never
+    /// waits; lines are bounded in number and length, and the log says so when some are missing. An attempt that is made
+    /// again says its lines again. A call of the host belongs to no run: its lines go nowhere.
+    pub fn log(&self, level: LogLevel, message: impl Into<String>, data: Option<Json>) {
+        self.log.add(level, message.into(), data);
+    }
+
+    /// What [`ServiceCall::log`] was given since this was last asked, for tests of a proxy. In an engine the lines are
+    /// taken by the engine.
+    pub fn logged(&self) -> Vec<LogLine> {
+        self.log.take()
     }
 
     /// Other services, host side: not in the task's journal, not subject to its grants, with the same run, deadline,

@@ -6,6 +6,7 @@
 
 mod builder;
 mod call;
+mod call_log;
 pub mod chain;
 mod describe;
 mod error;
@@ -17,6 +18,8 @@ pub mod wire;
 
 pub use builder::{RESERVED_NAMES, ServicesBuilder, ServicesError};
 pub use call::{Link, ServiceCall};
+#[cfg(feature = "quickjs")]
+pub(crate) use call_log::CallLog;
 pub use describe::{MethodDescription, ServiceDescription, ServiceStyle};
 pub use error::{ServiceError, ServiceErrorType};
 pub use policy::{MethodPolicy, ResolvedPolicy, RetryPolicy, UnknownOutcome};

@@ -28,6 +28,13 @@ pub trait ServiceProxy: Send + Sync + 'static {
         Health::Healthy
     }
 
+    /// Whether it works, asked by a registry: `call` is a call of the host without a method, with the other services
+    /// within reach ([`ServiceCall::services`]). A service that keeps its credentials in the keystore overrides this.
+    async fn health_within(&self, call: &ServiceCall) -> Health {
+        let _ = call;
+        self.health().await
+    }
+
     /// Ends what it holds open. Called once, when the engine shuts down.
     async fn shutdown(&self) {}
 }
@@ -48,6 +55,10 @@ impl<P: ServiceProxy + ?Sized> ServiceProxy for Arc<P> {
 
     async fn health(&self) -> Health {
         (**self).health().await
+    }
+
+    async fn health_within(&self, call: &ServiceCall) -> Health {
+        (**self).health_within(call).await
     }
 
     async fn shutdown(&self) {

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use tasker_adaptor::{Json, TaskName, Timestamp};
 use tokio_util::sync::CancellationToken;
 
+use super::call_log::CallLog;
 use super::chain;
 use super::{
     Health, Link, MethodPolicy, Reconciled, ResolvedPolicy, ServiceCall, ServiceDescription,
@@ -156,7 +157,13 @@ impl Services {
         if let Some(health) = registered.known_health(now) {
             return Some(health);
         }
-        let asked = AssertUnwindSafe(registered.proxy.health()).catch_unwind();
+        let asked = async {
+            match self.without_caller().child(name, Vec::new()) {
+                Ok(call) => registered.proxy.health_within(&call).await,
+                Err(error) => Health::Unhealthy(error.message),
+            }
+        };
+        let asked = AssertUnwindSafe(asked).catch_unwind();
         let health = match tokio::time::timeout(HEALTH_TIMEOUT, asked).await {
             Ok(Ok(health)) => health,
             Ok(Err(_panic)) => Health::Unhealthy("its health check panicked".to_owned()),
@@ -389,6 +396,7 @@ impl Services {
                 traceparent: None,
                 deadline: None,
                 cancellation: CancellationToken::new(),
+                log: CallLog::default(),
                 services: self.clone(),
                 depth: 0,
             },

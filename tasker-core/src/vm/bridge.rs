@@ -56,6 +56,7 @@ ops! {
     Clean => "host_clean_stack",
     Brand => "host_brand",
     IsView => "host_is_view",
+    Web => "host_web",
 }
 
 impl Host for FrameHost {
@@ -196,6 +197,10 @@ impl Host for FrameHost {
                 None => Ok(ctx.undefined()),
             },
             Op::IsView => Ok(ctx.bool(args.at(0).is_typed_array())),
+            Op::Web => match self.cache.prelude() {
+                Some(prelude) => ctx.run_script(&prelude.web),
+                None => Err(ctx.throw_type("the realm has no prelude")),
+            },
             Op::Clean => ctx.string(&capture::clean_stack(&args.at(0).text()?)),
         }
     }

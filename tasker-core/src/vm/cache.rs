@@ -21,7 +21,14 @@ struct Entries {
     code: HashMap<Key, Arc<[u8]>>,
     age: VecDeque<Key>,
     bytes: usize,
-    prelude: Option<Arc<[u8]>>,
+    prelude: Option<Prelude>,
+}
+
+/// The scripts that are not a task's, compiled.
+#[derive(Clone, Debug)]
+pub(super) struct Prelude {
+    pub(super) main: Arc<[u8]>,
+    pub(super) web: Arc<[u8]>,
 }
 
 impl BytecodeCache {
@@ -53,12 +60,12 @@ impl BytecodeCache {
         }
     }
 
-    pub(super) fn prelude(&self) -> Option<Arc<[u8]>> {
+    pub(super) fn prelude(&self) -> Option<Prelude> {
         self.entries().prelude.clone()
     }
 
-    pub(super) fn keep_prelude(&self, code: Arc<[u8]>) {
-        self.entries().prelude = Some(code);
+    pub(super) fn keep_prelude(&self, prelude: Prelude) {
+        self.entries().prelude = Some(prelude);
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, Entries> {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::bridge::Op;
-use super::cache::BytecodeCache;
+use super::cache::{BytecodeCache, Prelude};
 use super::capture::PRELUDE;
 use super::frame::Vm;
 use super::host::{FrameHost, Kernel};
@@ -85,15 +85,18 @@ fn realm(cache: &Arc<BytecodeCache>) -> Realm {
 
 fn boot(ctx: Ctx<'_>, cache: &BytecodeCache, host: &FrameHost) -> Result<(), String> {
     let booted: Result<Kernel, Thrown> = (|| {
-        let code = if let Some(code) = cache.prelude() {
-            code
+        let prelude = if let Some(prelude) = cache.prelude() {
+            prelude
         } else {
-            let text = prelude::source(Op::NAMES);
-            let code: Arc<[u8]> = ctx.compile_script(&text, PRELUDE, 1)?.into();
-            cache.keep_prelude(code.clone());
-            code
+            let compile = |text: &str| ctx.compile_script(text, PRELUDE, 1);
+            let prelude = Prelude {
+                main: compile(&prelude::source(Op::NAMES))?.into(),
+                web: compile(&prelude::web_source())?.into(),
+            };
+            cache.keep_prelude(prelude.clone());
+            prelude
         };
-        let main = ctx.run_script(&code)?;
+        let main = ctx.run_script(&prelude.main)?;
         let functions: Result<Vec<_>, _> = (0..Op::NAMES.len())
             .map(|op| ctx.function(op as i32))
             .collect();

@@ -21,8 +21,9 @@ use super::scenarios::{SCENARIOS, Scenario};
 const STEPS: usize = 500;
 /// Real time after which an engine counts as hung.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// After this long on the clock a dead machine's work has been taken over.
-const TAKEN_OVER_MS: i64 = LEASE_MS as i64 * 2;
+/// After this long on the clock a dead machine's work has been taken over: its lease is over after one lease, others look every half a
+/// lease, and may die themselves or lose a reply while they do.
+const TAKEN_OVER_MS: i64 = LEASE_MS as i64 * 3;
 /// A woken machine has tried again whatever it was at, and has had a heartbeat.
 const COME_TO_MS: i64 = LONGEST_PAUSE_MS + LEASE_MS as i64 / 3 + 100;
 

@@ -285,35 +285,45 @@ impl Gapi {
         answer.json(&request)
     }
 
+    /// Gets a token for these scopes (default: reading users), or the one that is known.
+    async fn authenticate(
+        &self,
+        call: &ServiceCall,
+        scopes: Option<Vec<String>>,
+    ) -> Result<serde_json::Value, ServiceError> {
+        let now = (self.client.clock())();
+        let scope = scopes.map_or_else(
+            || "https://www.googleapis.com/auth/admin.directory.user.readonly".to_owned(),
+            |mut scopes| {
+                scopes.sort();
+                scopes.join(" ")
+            },
+        );
+        let granted = self.options.granted_scopes.as_deref();
+        if let Some(granted) = granted
+            && let Some(other) = scope.split(' ').find(|s| !granted.iter().any(|g| g == s))
+        {
+            return Err(ServiceError::authorization(format!(
+                "gapi.authenticate: the scope {other} is not among the granted ones"
+            )));
+        }
+        let account = self.account(call).await?;
+        let admin = self.admin(call).await?;
+        let subject = admin.as_deref();
+        self.tokens
+            .get(&self.client, call, &account, &scope, subject)
+            .await?;
+        Ok(
+            json!({"authenticated": true, "clientEmail": account.email, "adminEmail": admin, "timestamp": now.to_string()}),
+        )
+    }
+
     async fn own(&self, call: &ServiceCall) -> Result<serde_json::Value, ServiceError> {
         let now = (self.client.clock())();
         match call.method().as_str() {
             "authenticate" => {
-                let scopes: Option<Vec<String>> = call.arg(0)?;
-                let scope = scopes.map_or_else(
-                    || "https://www.googleapis.com/auth/admin.directory.user.readonly".to_owned(),
-                    |mut scopes| {
-                        scopes.sort();
-                        scopes.join(" ")
-                    },
-                );
-                let granted = self.options.granted_scopes.as_deref();
-                if let Some(granted) = granted
-                    && let Some(other) = scope.split(' ').find(|s| !granted.iter().any(|g| g == s))
-                {
-                    return Err(ServiceError::authorization(format!(
-                        "gapi.authenticate: the scope {other} is not among the granted ones"
-                    )));
-                }
-                let account = self.account(call).await?;
-                let admin = self.admin(call).await?;
-                let subject = admin.as_deref();
-                self.tokens
-                    .get(&self.client, call, &account, &scope, subject)
-                    .await?;
-                Ok(
-                    json!({"authenticated": true, "clientEmail": account.email, "adminEmail": admin, "timestamp": now.to_string()}),
-                )
+                let scopes: Option<Scopes> = call.arg(0)?;
+                self.authenticate(call, scopes.map(Scopes::into_list)).await
             }
             "checkCredentials" => {
                 let account = self.account(call).await?;
@@ -392,17 +402,34 @@ impl ServiceProxy for Gapi {
         }
     }
 
-    /// Gets a token when the host gave the account.
+    /// Gets a token with the account that the host gave.
     async fn health(&self) -> Health {
-        if self.options.account.is_none() {
-            return Health::Degraded(format!(
-                "not asked: {ACCOUNT} is looked up in the keystore at each call"
-            ));
-        }
         let call = ServiceCall::test("gapi", "authenticate", vec![]);
-        match self.own(&call).await {
+        self.health_within(&call).await
+    }
+
+    /// Gets a token, with the account of the keystore when the host gave none.
+    async fn health_within(&self, call: &ServiceCall) -> Health {
+        match self.authenticate(call, None).await {
             Ok(_) => Health::Healthy,
             Err(error) => Health::Unhealthy(error.message),
+        }
+    }
+}
+
+/// One scope or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Scopes {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Scopes {
+    fn into_list(self) -> Vec<String> {
+        match self {
+            Self::One(scope) => vec![scope],
+            Self::Many(scopes) => scopes,
         }
     }
 }

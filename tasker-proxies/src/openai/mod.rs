@@ -2,20 +2,25 @@
 //!
 //! `chat.completions.create`, `responses.create`, `embeddings.create`, `models.list`, `models.retrieve(id)`. The body
 //! of a request is sent byte for byte as the task wrote it, and the answer comes back as the server wrote it. With
-//! `stream: true` the stream is gathered into the answer that the same request gives without it.
+//! `stream: true` the stream is gathered into the answer that the same request gives without it, while its text goes to
+//! the log of the run as it comes. Tokens used are told there too (see `usage.rs`).
 
+mod deltas;
 mod stream;
+mod usage;
 
 use async_trait::async_trait;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
-use tasker_core::Json;
 use tasker_core::service::{
     Health, MethodDescription, MethodPolicy, RetryPolicy, ServiceCall, ServiceDescription,
     ServiceError, ServiceErrorType, ServiceProxy,
 };
+use tasker_core::{Json, LogLevel};
 use url::Url;
+
+use deltas::Deltas;
 
 use crate::http_client::{HttpAnswer, HttpClient, HttpOptions, HttpRequest};
 use crate::{Clock, Secret, credentials, system_clock};
@@ -132,11 +137,32 @@ impl OpenAi {
         call: &ServiceCall,
         request: &HttpRequest,
     ) -> Result<HttpAnswer, ServiceError> {
-        let mut answer = self.client.send(call, request).await?;
+        let answer = self.client.send(call, request).await?;
         if answer.status.is_success() {
             return Ok(answer);
         }
-        answer.retry_after_ms = answer.retry_after_ms.or_else(|| rate_limit_reset(&answer));
+        Err(error(&answer, request))
+    }
+
+    /// [`OpenAi::send`], with the text of the stream told to the run's log while it comes.
+    async fn follow(
+        &self,
+        call: &ServiceCall,
+        request: &HttpRequest,
+    ) -> Result<HttpAnswer, ServiceError> {
+        let mut deltas = Deltas::default();
+        let mut tell = |piece: &[u8]| {
+            for delta in deltas.feed(piece) {
+                let data =
+                    schema(&json!({"delta": {"service": &*call.service, "index": delta.index}}));
+                let text = crate::secret::redact(&delta.text, &request.secrets);
+                call.log(LogLevel::Info, text, Some(data));
+            }
+        };
+        let answer = self.client.follow(call, request, &mut tell).await?;
+        if answer.status.is_success() {
+            return Ok(answer);
+        }
         Err(error(&answer, request))
     }
 
@@ -161,12 +187,16 @@ impl OpenAi {
         let streamed = body.to::<Streamed>().ok().and_then(|body| body.stream);
         let mut request = self.request(call, Method::POST, path).await?.json(body);
         request.repeatable = repeatable;
-        let answer = self.send(call, &request).await?;
-        if streamed != Some(true) {
-            return answer.json(&request);
-        }
-        let text = String::from_utf8_lossy(&answer.body);
-        gather(&text).map_err(|reason| request.error(ServiceErrorType::External, &reason))
+        let streamed = streamed == Some(true);
+        let answer = if streamed {
+            let answer = self.follow(call, &request).await?;
+            let text = String::from_utf8_lossy(&answer.body);
+            gather(&text).map_err(|reason| request.error(ServiceErrorType::External, &reason))?
+        } else {
+            self.send(call, &request).await?.json(&request)?
+        };
+        usage::report(call, &answer, streamed);
+        Ok(answer)
     }
 
     async fn read(&self, call: &ServiceCall, path: &[&str]) -> Result<Json, ServiceError> {
@@ -267,20 +297,15 @@ impl ServiceProxy for OpenAi {
         }
     }
 
-    /// Lists the models when the host gave the key; with the key in the keystore it cannot ask outside a call.
+    /// Lists the models with the key that the host gave.
     async fn health(&self) -> Health {
-        if self.options.api_key.is_none() {
-            return Health::Degraded(format!(
-                "not asked: {API_KEY} is looked up in the keystore at each call"
-            ));
-        }
-        match self
-            .read(
-                &ServiceCall::test(&self.options.name, "models.list", vec![]),
-                &["models"],
-            )
-            .await
-        {
+        let call = ServiceCall::test(&self.options.name, "models.list", vec![]);
+        self.health_within(&call).await
+    }
+
+    /// Lists the models, with the key of the keystore when the host gave none.
+    async fn health_within(&self, call: &ServiceCall) -> Health {
+        match self.read(call, &["models"]).await {
             Ok(_) => Health::Healthy,
             Err(error) => Health::Unhealthy(error.message),
         }
@@ -325,43 +350,6 @@ fn error(answer: &HttpAnswer, request: &HttpRequest) -> ServiceError {
         error.retry_after_ms = None;
     }
     error
-}
-
-/// When the limit that was passed is open again, from `x-ratelimit-reset-*` (`1s`, `6m0s`, `20ms`).
-fn rate_limit_reset(answer: &HttpAnswer) -> Option<u64> {
-    if answer.status.as_u16() != 429 {
-        return None;
-    }
-    let text = |name: String| answer.headers.get(name)?.to_str().ok();
-    let kinds = ["requests", "tokens"].into_iter();
-    kinds
-        .filter(|kind| text(format!("x-ratelimit-remaining-{kind}")) == Some("0"))
-        .filter_map(|kind| duration_ms(text(format!("x-ratelimit-reset-{kind}"))?))
-        .max()
-}
-
-fn duration_ms(text: &str) -> Option<u64> {
-    let mut millis = 0.0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, after) = rest.split_at(digits);
-        let letters = after
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(after.len());
-        let (unit, after) = after.split_at(letters);
-        let number: f64 = number.parse().ok()?;
-        millis += number
-            * match unit {
-                "ms" => 1.0,
-                "s" => 1_000.0,
-                "m" => 60_000.0,
-                "h" => 3_600_000.0,
-                _ => return None,
-            };
-        rest = after;
-    }
-    (!text.is_empty()).then_some(millis.ceil() as u64)
 }
 
 fn schema(value: &serde_json::Value) -> Json {

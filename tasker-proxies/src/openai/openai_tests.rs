@@ -1,7 +1,10 @@
 //! Tests of the OpenAI service against a loopback server.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::Response;
+use futures::StreamExt as _;
 use tasker_core::service::{Services, service_fn};
 
 use super::*;
@@ -154,43 +157,104 @@ async fn rate_limit_headers_say_how_long_to_wait() {
             .body(Body::from("{}"))
             .unwrap()
     };
-    server.then(limited).then(limited);
+    server.then(limited);
     let error = service(&server, Some("sk-12345"))
         .call(call("models.list", &[]))
         .await
         .unwrap_err();
     assert_eq!(error.retry_after_ms, Some(360_000));
     assert_eq!(error.kind, ServiceErrorType::RateLimit);
-    for (text, millis) in [
-        ("1s", Some(1_000)),
-        ("6m0s", Some(360_000)),
-        ("20ms", Some(20)),
-        ("1h2m3.5s", Some(3_723_500)),
-        ("", None),
-        ("5", None),
-        ("x", None),
-    ] {
-        assert_eq!(duration_ms(text), millis, "{text}");
-    }
+}
+
+/// A stream whose second half comes when `go` has a permit.
+fn stream_in_two(go: &Arc<tokio::sync::Semaphore>, key: &str) -> Body {
+    let first = r#"data: {"model":"m","choices":[{"index":0,"delta":{"content":"Hel"}}]}"#;
+    let second = format!(
+        "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"lo {key}\"}},\"finish_reason\":\"stop\"}}]}}\n\ndata: {{\"model\":\"m\",\"choices\":[],\"usage\":{{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7}}}}\n\ndata: [DONE]\n\n"
+    );
+    let first = futures::stream::once(std::future::ready(format!("{first}\n\n")));
+    let go = Arc::clone(go);
+    let second = futures::stream::once(async move {
+        go.acquire().await.unwrap().forget();
+        second
+    });
+    Body::from_stream(first.chain(second).map(Ok::<_, std::io::Error>))
 }
 
 #[tokio::test]
-async fn a_stream_is_gathered() {
+async fn a_stream_is_gathered_and_its_text_is_told_while_it_comes() {
     let server = Server::start().await;
+    let go = Arc::new(tokio::sync::Semaphore::new(0));
+    let body = stream_in_two(&go, "sk-12345");
     server.then(|| {
         Response::builder()
             .header("content-type", "text/event-stream")
-            .body(Body::from(
-                "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n",
-            ))
+            .body(body)
             .unwrap()
     });
-    let answer = service(&server, Some("sk-12345"))
-        .call(call("chat.completions.create", &[r#"{"stream":true}"#]))
-        .await
-        .unwrap();
-    let answer: serde_json::Value = answer.to().unwrap();
-    assert_eq!(answer["choices"][0]["message"]["content"], "Hi");
+    let service = service(&server, Some("sk-12345"));
+    let asked = call("chat.completions.create", &[r#"{"stream":true}"#]);
+    let watched = asked.clone();
+    let answering = tokio::spawn(async move { service.call(asked).await.unwrap() });
+    let mut lines = Vec::new();
+    let first = async {
+        while lines.is_empty() {
+            tokio::task::yield_now().await;
+            lines.extend(watched.logged());
+        }
+    };
+    let patience = std::time::Duration::from_secs(30);
+    tokio::time::timeout(patience, first).await.unwrap();
+    assert_eq!(lines[0].message, "Hel");
+    assert!(!answering.is_finished());
+    go.add_permits(1);
+    let answer: serde_json::Value = answering.await.unwrap().to().unwrap();
+    assert_eq!(answer["choices"][0]["message"]["content"], "Hello sk-12345");
+    assert_eq!(answer["usage"]["total_tokens"], 7);
+    lines.extend(watched.logged());
+    let texts: Vec<&str> = lines.iter().map(|line| &*line.message).collect();
+    let used = "openai.chat.completions.create used 7 tokens";
+    assert_eq!(texts, ["Hel", "lo [redacted]", used]);
+    assert_eq!(
+        lines[2].data.as_ref().unwrap().text(),
+        r#"{"usage":{"service":"openai","method":"chat.completions.create","model":"m","input_tokens":3,"output_tokens":4,"total_tokens":7}}"#
+    );
+}
+
+#[tokio::test]
+async fn usage_is_told_for_every_answer_that_names_it() {
+    for (method, answer, line) in [
+        (
+            "responses.create",
+            r#"{"model":"m","usage":{"input_tokens":1,"output_tokens":2,"total_tokens":3}}"#,
+            Some("used 3 tokens"),
+        ),
+        (
+            "embeddings.create",
+            r#"{"model":"m","usage":{"prompt_tokens":5,"total_tokens":5}}"#,
+            Some("used 5 tokens"),
+        ),
+        ("chat.completions.create", r#"{"usage":null}"#, None),
+    ] {
+        let server = Server::start().await;
+        server.then_json(200, answer);
+        let asked = call(method, &["{}"]);
+        let service = service(&server, Some("sk-12345"));
+        service.call(asked.clone()).await.unwrap();
+        let said = asked.logged();
+        let said = said.first().map(|line| line.message.as_str());
+        assert!(said.is_some() == line.is_some(), "{method}: {said:?}");
+        assert!(said.unwrap_or_default().ends_with(line.unwrap_or_default()));
+    }
+    let server = Server::start().await;
+    server.then_json(
+        200,
+        "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
+    );
+    let asked = call("chat.completions.create", &[r#"{"stream":true}"#]);
+    let service = service(&server, Some("sk-12345"));
+    service.call(asked.clone()).await.unwrap();
+    assert!(asked.logged()[0].message.contains("include_usage"));
 }
 
 #[tokio::test]
@@ -220,6 +284,11 @@ async fn the_key_comes_from_the_keystore_and_a_missing_one_says_how_to_set_it() 
         server.only().header("authorization"),
         Some("Bearer sk-67890")
     );
+    // Its health is asked with the key of the keystore as well.
+    server.then_json(200, "{}");
+    assert_eq!(services.health("openai").await, Some(Health::Healthy));
+    let asked = server.seen().pop().unwrap();
+    assert_eq!(asked.header("authorization"), Some("Bearer sk-67890"));
 }
 
 #[tokio::test]

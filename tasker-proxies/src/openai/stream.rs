@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use tasker_core::Json;
 
 /// The data of each server-sent event, in order; comments and the closing `[DONE]` are left out.
-fn events(text: &str) -> impl Iterator<Item = String> {
+pub(super) fn events(text: &str) -> impl Iterator<Item = String> {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let blocks: Vec<String> = text.split("\n\n").map(str::to_owned).collect();
     blocks.into_iter().filter_map(|block| {

@@ -169,6 +169,23 @@ impl Supabase {
         let shown = Json::parse(shown).map_err(ServiceError::internal)?;
         result(&Err(shown), None, status, reason(&answer))
     }
+
+    /// `HEAD` of the REST root, which needs the key and reads nothing.
+    async fn describe_api(&self, call: &ServiceCall) -> Result<(), ServiceError> {
+        let key = credentials::find(call, self.options.key.as_ref(), SERVICE_KEY).await?;
+        let mut url = self.root.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.push("");
+        }
+        let request = HttpRequest::new("supabase health", Method::HEAD, url)
+            .secret_header("apikey", "", &key)?
+            .secret_header("authorization", "Bearer ", &key)?;
+        let answer = self.client.send(call, &request).await?;
+        if answer.status.is_success() {
+            return Ok(());
+        }
+        Err(answer.error(&request, None, "the REST API refused", None))
+    }
 }
 
 #[async_trait]
@@ -216,30 +233,15 @@ impl ServiceProxy for Supabase {
         self.ask(&call, &query).await
     }
 
-    /// Asks for the API's own description when the host gave the key.
+    /// Asks for the API's own description with the key that the host gave.
     async fn health(&self) -> Health {
-        let Some(key) = &self.options.key else {
-            return Health::Degraded(format!(
-                "not asked: {SERVICE_KEY} is looked up in the keystore at each call"
-            ));
-        };
-        let mut url = self.root.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.push("");
-        }
-        let asked = async {
-            let request = HttpRequest::new("supabase health", Method::HEAD, url)
-                .secret_header("apikey", "", key)?
-                .secret_header("authorization", "Bearer ", key)?;
-            let call = ServiceCall::test(&self.options.name, "health", vec![]);
-            let answer = self.client.send(&call, &request).await?;
-            if answer.status.is_success() {
-                Ok(())
-            } else {
-                Err(answer.error(&request, None, "the REST API refused", None))
-            }
-        };
-        match asked.await {
+        let call = ServiceCall::test(&self.options.name, "health", vec![]);
+        self.health_within(&call).await
+    }
+
+    /// Asks for the API's own description, with the key of the keystore when the host gave none.
+    async fn health_within(&self, call: &ServiceCall) -> Health {
+        match self.describe_api(call).await {
             Ok(()) => Health::Healthy,
             Err(error) => Health::Unhealthy(error.message),
         }

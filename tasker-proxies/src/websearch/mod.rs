@@ -212,10 +212,15 @@ impl ServiceProxy for WebSearch {
         }
     }
 
-    /// Searches for one word.
+    /// Searches for one word with the credentials that the host gave.
     async fn health(&self) -> Health {
         let call = ServiceCall::test("websearch", "search", vec![]);
-        match self.provider.search(&call, "health", 1).await {
+        self.health_within(&call).await
+    }
+
+    /// Searches for one word, with the credentials of the keystore when the host gave none.
+    async fn health_within(&self, call: &ServiceCall) -> Health {
+        match self.provider.search(call, "health", 1).await {
             Ok(_) => Health::Healthy,
             Err(error) => Health::Unhealthy(error.message),
         }

@@ -29,10 +29,16 @@ pub(crate) struct Options {
     pub(crate) seconds: u64,
     /// Mean time between two kills; 0: nobody is killed.
     pub(crate) kill_every_ms: u64,
+    /// Mean time between two restarts of the server; 0: it stays up.
+    pub(crate) restart_server_every_ms: u64,
+    /// What restarts the server and returns when it answers again; `None`: a server of its own is started and restarted.
+    pub(crate) restart_command: Option<String>,
     /// Open runs that the load keeps up.
     pub(crate) load: usize,
     /// How long a worker may be silent.
     pub(crate) lease_ms: u64,
+    /// The schema in Postgres.
+    pub(crate) schema: String,
     /// Only the JSON line is printed.
     pub(crate) json: bool,
     /// Folder of the database file and the logs.
@@ -42,7 +48,7 @@ pub(crate) struct Options {
 }
 
 const USAGE: &str = "usage: chaos [--storage sqlite|postgres] [--workers 3] [--seconds 60] [--kill-every-ms 200] \
-    [--load 60] [--lease-ms 600] [--folder PATH] [--json]";
+    [--restart-server-every-ms 0] [--restart-command COMMAND] [--schema NAME] [--load 150] [--lease-ms 2000, or 5000 with restarts] [--folder PATH] [--json]";
 
 impl Options {
     pub(crate) fn read(args: impl Iterator<Item = String>) -> Result<Self, String> {
@@ -52,8 +58,11 @@ impl Options {
             workers: 3,
             seconds: 60,
             kill_every_ms: 200,
-            load: 60,
-            lease_ms: 600,
+            restart_server_every_ms: 0,
+            restart_command: None,
+            load: 150,
+            lease_ms: 0,
+            schema: String::new(),
             json: false,
             folder: std::env::temp_dir().join(format!("tasker-chaos-{}", std::process::id())),
             keep: false,
@@ -78,6 +87,9 @@ impl Options {
                 "--workers" => options.workers = number()?.max(1) as usize,
                 "--seconds" => options.seconds = number()?,
                 "--kill-every-ms" => options.kill_every_ms = number()?,
+                "--restart-server-every-ms" => options.restart_server_every_ms = number()?,
+                "--restart-command" => options.restart_command = Some(value),
+                "--schema" => options.schema = value,
                 "--load" => options.load = number()?.max(1) as usize,
                 "--lease-ms" => options.lease_ms = number()?,
                 "--worker" => options.role = Role::Worker(number()? as usize),
@@ -88,7 +100,28 @@ impl Options {
                 _ => return Err(format!("{name} {value} is not understood\n{USAGE}")),
             }
         }
-        Ok(options)
+        options.complete()
+    }
+
+    /// What follows from the rest.
+    fn complete(mut self) -> Result<Self, String> {
+        if self.kind == Kind::Sqlite && self.restart_server_every_ms > 0 {
+            return Err(format!("SQLite has no server to restart\n{USAGE}"));
+        }
+        if self.lease_ms == 0 {
+            // Workers that live must not lose theirs, for then calls are repeated though nobody was killed: a lease outlives a
+            // moment in which a busy machine gives a process no time, and a restart of the server.
+            self.lease_ms = if self.restart_server_every_ms > 0 {
+                5_000
+            } else {
+                2_000
+            };
+        }
+        if self.schema.is_empty() {
+            // One a run, so that two of these do not meet.
+            self.schema = format!("chaos_{}", std::process::id());
+        }
+        Ok(self)
     }
 
     /// The command line of the n-th worker.
@@ -100,6 +133,7 @@ impl Options {
         [
             ("--storage", kind.to_owned()),
             ("--lease-ms", self.lease_ms.to_string()),
+            ("--schema", self.schema.clone()),
             ("--folder", self.folder.display().to_string()),
             ("--worker", number.to_string()),
         ]

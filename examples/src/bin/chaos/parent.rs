@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -13,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::audit::audit;
 use crate::logs::Log;
 use crate::options::Options;
+use crate::server::Server;
 use crate::{store, tasks};
 
 /// The log of the kills.
@@ -21,35 +23,49 @@ pub(crate) const KILLED: &str = "killed.log";
 const END: Duration = Duration::from_mins(2);
 /// How often the load is topped up.
 const PACE: Duration = Duration::from_millis(50);
+/// How long a request may go without an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs it all; whether the verdict is good.
 pub(crate) async fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     std::fs::create_dir_all(&options.folder)?;
-    let storage = store::open(options).await?;
+    let mut server = Server::start(options).await?;
+    let url = server
+        .as_ref()
+        .and_then(|server| server.url().map(str::to_owned));
+    let storage = store::open(options, url.as_deref()).await?;
     let client = Engine::builder()
-        .shared_storage(std::sync::Arc::clone(&storage))
+        .shared_storage(Arc::clone(&storage))
         .client()
         .await?;
     for (_, source) in tasks::TASKS {
         client.publish(*source).await?;
     }
     let mut runs: Vec<(TaskRunId, Option<Value>)> = Vec::new();
-    let mut herd = Herd::start(options)?;
+    let mut herd = Herd::start(options, url.as_deref())?;
     let end = Instant::now() + Duration::from_secs(options.seconds);
     let load = async {
         while Instant::now() < end {
             let open = open_runs(&client, options.load).await?;
             for _ in open..options.load {
                 let (task, input, result) = tasks::run(runs.len() as u64);
-                let run = client.submit(task, &input).await?;
-                runs.push((run.id(), result));
+                // A reply that is lost: the same key finds the same run.
+                let key = format!("run-{}", runs.len());
+                let run = insist(async || client.submit(task, &input).idempotency_key(&key).await);
+                runs.push((run.await?.id(), result));
             }
             sleep(PACE).await;
         }
         Ok::<(), Box<dyn Error>>(())
     };
-    // Both end by themselves: a kill that was begun is logged.
-    tokio::try_join!(load, herd.kill_at_random(options, end))?;
+    let restarts = async {
+        match &mut server {
+            Some(server) => server.restart_at_random(options, end).await,
+            None => Ok(()),
+        }
+    };
+    // All end by themselves: a kill that was begun is logged, a restart that was begun is over.
+    tokio::try_join!(load, herd.kill_at_random(options, end), restarts)?;
     if !options.json {
         println!("{} runs submitted; waiting for their end", runs.len());
     }
@@ -61,15 +77,35 @@ pub(crate) async fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
         );
     }
     herd.close().await?;
-    let verdict = audit(&client, storage.as_ref(), &options.folder, &runs).await?;
+    let verdict = audit(&client, storage.as_ref(), options, &runs).await?;
     client.shutdown().await?;
     drop(client);
     drop(storage);
+    if let Some(server) = server {
+        server.stop().await?;
+    }
     if !options.keep {
         std::fs::remove_dir_all(&options.folder)?;
+        if url.is_none() {
+            store::clean(options).await?;
+        }
     }
     println!("{}", serde_json::to_string(&verdict)?);
     Ok(verdict.is_good())
+}
+
+/// Asks until there is an answer: the server may be restarting.
+async fn insist<T, E: Error + 'static, F: Future<Output = Result<T, E>>>(
+    mut request: impl FnMut() -> F,
+) -> Result<T, Box<dyn Error>> {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        match request().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) if Instant::now() >= give_up => return Err(error.into()),
+            Err(_) => sleep(PACE).await,
+        }
+    }
 }
 
 /// Runs that have not ended, at most `max`.
@@ -83,7 +119,10 @@ async fn open_runs(client: &Engine, max: usize) -> Result<usize, Box<dyn Error>>
         ],
         ..RunFilter::default()
     };
-    Ok(client.runs(&open, max).await?.runs.len())
+    Ok(insist(async || client.runs(&open, max).await)
+        .await?
+        .runs
+        .len())
 }
 
 /// Waits until every run has ended and its rows are gone.
@@ -96,7 +135,10 @@ async fn wait_for_end(
         sleep(PACE).await;
     }
     for (id, _) in runs {
-        while !storage.stack_runs(*id).await?.is_empty() {
+        while !insist(async || storage.stack_runs(*id).await)
+            .await?
+            .is_empty()
+        {
             sleep(PACE).await;
         }
     }
@@ -105,16 +147,19 @@ async fn wait_for_end(
 
 /// The worker processes.
 struct Herd {
+    /// The server, if the environment does not say.
+    url: Option<String>,
     workers: Vec<Child>,
     killed: Log,
 }
 
 impl Herd {
-    fn start(options: &Options) -> Result<Self, Box<dyn Error>> {
+    fn start(options: &Options, url: Option<&str>) -> Result<Self, Box<dyn Error>> {
         let workers = (0..options.workers)
-            .map(|number| spawn(options, number))
+            .map(|number| spawn(options, number, url))
             .collect::<Result<_, _>>()?;
         Ok(Self {
+            url: url.map(str::to_owned),
             workers,
             killed: Log::open(&options.folder, KILLED)?,
         })
@@ -149,7 +194,7 @@ impl Herd {
                 return Err(format!("worker {number} ended by itself: {status}").into());
             }
             self.killed.line("kill", process)?;
-            self.workers[number] = spawn(options, number)?;
+            self.workers[number] = spawn(options, number, self.url.as_deref())?;
         }
     }
 
@@ -170,8 +215,12 @@ impl Herd {
     }
 }
 
-fn spawn(options: &Options, number: usize) -> std::io::Result<Child> {
-    Command::new(std::env::current_exe()?)
+fn spawn(options: &Options, number: usize, url: Option<&str>) -> std::io::Result<Child> {
+    let mut command = Command::new(std::env::current_exe()?);
+    if let Some(url) = url {
+        command.env(store::URL, url);
+    }
+    command
         .args(options.of_worker(number))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

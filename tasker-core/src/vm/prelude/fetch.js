@@ -42,28 +42,26 @@ class Response {
   async arrayBuffer() { return host_encode(await this.text()).buffer; }
   async bytes() { return host_encode(await this.text()); }
 }
-const publishFetch = () => {
-  publish('Headers', Headers);
-  publish('Response', Response);
-  publish('fetch', async function fetch(input, init = undefined) {
-    const url = typeof input === 'string' ? input : typeof input?.href === 'string' ? input.href : `${input?.url ?? input}`;
-    const request = {};
-    if (init !== undefined && init !== null) {
-      init.signal?.throwIfAborted();
-      if (init.method !== undefined) show(request, 'method', `${init.method}`);
-      const headers = new Headers(init.headers);
-      if (init.body !== undefined && init.body !== null) {
-        let body = init.body;
-        if (body instanceof URLSearchParams) {
-          if (!headers.has('content-type')) headers.set('content-type', 'application/x-www-form-urlencoded;charset=UTF-8');
-          body = `${body}`;
-        } else if (typeof body === 'object' && (host_is_view(body) || host_brand(body) === 'ArrayBuffer')) body = host_decode(bytesOf(body), 'utf-8', true) ?? `${body}`;
-        else if (typeof body !== 'string') body = `${body}`;
-        show(request, 'body', body);
-      }
-      show(request, 'headers', headers.toJSON());
-      if (init.redirect !== undefined) show(request, 'redirect', `${init.redirect}`);
+publish('Headers', Headers);
+publish('Response', Response);
+publish('fetch', async function fetch(input, init = undefined) {
+  const url = typeof input === 'string' ? input : typeof input?.href === 'string' ? input.href : `${input?.url ?? input}`;
+  const request = {};
+  if (init !== undefined && init !== null) {
+    init.signal?.throwIfAborted();
+    if (init.method !== undefined) show(request, 'method', `${init.method}`);
+    const headers = new Headers(init.headers);
+    if (init.body !== undefined && init.body !== null) {
+      let body = init.body;
+      if (body instanceof URLSearchParams) {
+        if (!headers.has('content-type')) headers.set('content-type', 'application/x-www-form-urlencoded;charset=UTF-8');
+        body = `${body}`;
+      } else if (typeof body === 'object' && (host_is_view(body) || host_brand(body) === 'ArrayBuffer')) body = host_decode(bytesOf(body), 'utf-8', true) ?? `${body}`;
+      else if (typeof body !== 'string') body = `${body}`;
+      show(request, 'body', body);
     }
-    return makeResponse(await host_call('http', 'fetch', init === undefined || init === null ? [url] : [url, request]));
-  });
-};
+    show(request, 'headers', headers.toJSON());
+    if (init.redirect !== undefined) show(request, 'redirect', `${init.redirect}`);
+  }
+  return makeResponse(await host_call('http', 'fetch', init === undefined || init === null ? [url] : [url, request]));
+});

@@ -3,95 +3,18 @@
 //! The files are read from the working directory. `.env` is read, never put into the environment of this process.
 //! An empty value is no value. What is secret is never shown.
 
+mod known;
+
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::error::CliError;
-
-/// A setting that can be set.
-pub(crate) struct Known {
-    /// Its name, and its place in `tasker.toml`.
-    pub(crate) name: &'static str,
-    /// Environment variables, the first one wins.
-    env: &'static [&'static str],
-    /// What holds without it.
-    default: Option<&'static str>,
-    secret: Secrecy,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Secrecy {
-    /// Anybody may see it.
-    Open,
-    /// A URL: its password is hidden.
-    Url,
-    /// Hidden.
-    Secret,
-}
-
-const fn open(
-    name: &'static str,
-    env: &'static [&'static str],
-    default: Option<&'static str>,
-) -> Known {
-    Known {
-        name,
-        env,
-        default,
-        secret: Secrecy::Open,
-    }
-}
-
-const fn secret(name: &'static str, env: &'static [&'static str]) -> Known {
-    Known {
-        name,
-        env,
-        default: None,
-        secret: Secrecy::Secret,
-    }
-}
-
-/// Every setting.
-const KNOWN: &[Known] = &[
-    Known {
-        name: "database",
-        env: &["DATABASE_URL", "SQLITE_DB_PATH"],
-        default: Some("sqlite:tasker.db"),
-        secret: Secrecy::Url,
-    },
-    open("tasks", &["TASKS_DIRECTORY"], Some("tasks")),
-    open("log.level", &["LOG_LEVEL"], Some("warn")),
-    open("log.format", &["LOG_FORMAT"], Some("text")),
-    open("serve.bind", &["TASKER_BIND"], Some("127.0.0.1")),
-    open("serve.port", &["PORT"], Some("3100")),
-    open("serve.services", &["TASKER_SERVICES"], None),
-    secret("serve.token", &["TASKER_TOKEN", "SERVICE_AUTH_TOKEN"]),
-    secret("keystore.master_key", &["TASKER_MASTER_KEY"]),
-    secret(
-        "keystore.previous_master_keys",
-        &["TASKER_PREVIOUS_MASTER_KEYS"],
-    ),
-    secret("openai.api_key", &["OPENAI_API_KEY"]),
-    open("openai.base_url", &["OPENAI_BASE_URL"], None),
-    open("openai.organization", &["OPENAI_ORG_ID"], None),
-    open("openai.project", &["OPENAI_PROJECT_ID"], None),
-    open("supabase.url", &["SUPABASE_URL", "EXT_SUPABASE_URL"], None),
-    secret(
-        "supabase.service_role_key",
-        &[
-            "SUPABASE_SERVICE_ROLE_KEY",
-            "EXT_SUPABASE_SERVICE_ROLE_KEY",
-            "SUPABASE_SERVICE_KEY",
-        ],
-    ),
-    secret("websearch.api_key", &["WEBSEARCH_API_KEY"]),
-    secret("websearch.engine_id", &["WEBSEARCH_ENGINE_ID"]),
-    open("http.allow", &["TASKER_HTTP_ALLOW"], None),
-];
+use known::{KNOWN, Known, Secrecy};
 
 /// Where a value came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,6 +202,48 @@ impl Config {
             .map(str::trim)
             .filter(|item| !item.is_empty())
             .collect()
+    }
+
+    /// A whole number within bounds.
+    pub(crate) fn number(&self, name: &str, bounds: RangeInclusive<u64>) -> Result<u64, CliError> {
+        let number = self.text(name).trim().parse::<u64>().ok();
+        number
+            .filter(|number| bounds.contains(number))
+            .ok_or_else(|| {
+                let problem = format!("is no number from {} to {}", bounds.start(), bounds.end());
+                self.wrong(name, &problem)
+            })
+    }
+
+    /// `text` or `json`: what was said, else JSON in production, where programs read logs.
+    pub(crate) fn log_format(&self) -> &str {
+        self.get("log.format")
+            .unwrap_or(match self.text("environment") {
+                "production" => "json",
+                _ => "text",
+            })
+    }
+
+    /// The values that nobody may see in a log.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let mut secrets = Vec::new();
+        for known in KNOWN {
+            let Some(value) = self.values.get(known.name) else {
+                continue;
+            };
+            match known.secret {
+                Secrecy::Open => {}
+                Secrecy::Secret => {
+                    secrets.extend(value.text.split(',').map(str::trim).map(str::to_owned));
+                    secrets.push(value.text.clone());
+                }
+                Secrecy::Url => {
+                    let url = url::Url::parse(&value.text).ok();
+                    secrets.extend(url.and_then(|url| url.password().map(str::to_owned)));
+                }
+            }
+        }
+        secrets
     }
 
     /// A number.

@@ -1,0 +1,217 @@
+//! A program that starts itself as a child, kills it with SIGKILL while it works, and asks what was sent twice.
+//!
+//! The promise that is checked, for each call of the run: **it sends its request once, and once more for each kill that
+//! found it under way.** A call is under way from its request until its result is in the database (with the next turn of
+//! the task). A kill that finds no call under way repeats nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tasker_adaptor_sqlite::SqliteStorage;
+use tasker_core::{Engine, RunFilter, StackKind, StackStatus, TraceNode};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::fakes::ledger::Ledger;
+
+/// What can go wrong in an example.
+pub type Problem = Box<dyn Error + Send + Sync>;
+
+/// A worker that is silent for so long is taken for dead. Short, so that the examples are; the default is 30 s.
+pub const LEASE_MS: u64 = 500;
+/// Nothing here takes longer, else the example has failed.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// When a child is killed.
+#[derive(Clone, Copy, Debug)]
+pub enum Kill {
+    /// When this many pauses (timers) of the task began, the last one is not over, and no call is under way.
+    InPause(usize),
+    /// When the servers got so many requests.
+    AfterRequests(usize),
+}
+
+/// What the servers and the database knew when a child was dead.
+struct AtKill {
+    /// Requests so far, by call.
+    sent: BTreeMap<String, usize>,
+    /// Calls whose result is recorded.
+    recorded: BTreeSet<String>,
+}
+
+impl AtKill {
+    fn under_way(&self, call: &str) -> bool {
+        self.sent.contains_key(call) && !self.recorded.contains(call)
+    }
+}
+
+/// Starts children one after the other, kills them as told, lets the last one finish, and checks the promise. Gives what
+/// the last one printed after `result `.
+///
+/// # Errors
+/// When a child fails or takes too long, and when the promise does not hold.
+pub async fn run_and_kill(
+    folder: &Path,
+    url: &str,
+    ledger: &Ledger,
+    kills: &[Kill],
+) -> Result<String, Problem> {
+    let mut dead = Vec::new();
+    for (number, kill) in kills.iter().enumerate() {
+        let mut child = start(folder, url)?;
+        timeout(PATIENCE, moment(folder, ledger, *kill))
+            .await
+            .map_err(|_| format!("the moment to kill ({kill:?}) never came"))??;
+        child.kill().await?; // SIGKILL
+        let at_kill = AtKill {
+            sent: ledger.by_call(),
+            recorded: calls(folder).await?.recorded,
+        };
+        let under_way = at_kill.sent.keys();
+        let under_way = under_way.filter(|call| at_kill.under_way(call)).count();
+        println!(
+            "child {}  killed ({kill:?}): {} calls sent, {} recorded, {under_way} under way",
+            number + 1,
+            at_kill.sent.len(),
+            at_kill.recorded.len(),
+        );
+        if matches!(kill, Kill::InPause(_)) && under_way > 0 {
+            return Err("the pause was over before the child was dead".into());
+        }
+        dead.push(at_kill);
+    }
+    let last = start(folder, url)?;
+    let output = timeout(PATIENCE, last.wait_with_output()).await??;
+    if !output.status.success() {
+        return Err(format!("the last child ended with {}", output.status).into());
+    }
+    let words = String::from_utf8_lossy(&output.stdout);
+    let result = words
+        .lines()
+        .find_map(|line| line.strip_prefix("result "))
+        .ok_or("the last child printed no result")?;
+    println!("child {}  finished the run", kills.len() + 1);
+    check(ledger, &dead)?;
+    Ok(result.to_owned())
+}
+
+/// Waits for the moment.
+async fn moment(folder: &Path, ledger: &Ledger, kill: Kill) -> Result<(), Problem> {
+    match kill {
+        Kill::AfterRequests(requests) => ledger.reached(requests).await,
+        Kill::InPause(pauses) => loop {
+            let calls = calls(folder).await.unwrap_or_default();
+            if calls.pauses == pauses && calls.pausing && calls.open == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        },
+    }
+    Ok(())
+}
+
+/// The promise.
+fn check(ledger: &Ledger, dead: &[AtKill]) -> Result<(), Problem> {
+    let mut again = 0;
+    let sent = ledger.by_call();
+    for (call, times) in &sent {
+        let kills = dead.iter().filter(|at_kill| at_kill.under_way(call));
+        let allowed = 1 + kills.count();
+        if *times > allowed {
+            return Err(format!(
+                "call {call:?} sent its request {times} times, not {allowed} at most"
+            )
+            .into());
+        }
+        for at_kill in dead.iter().filter(|kill| kill.recorded.contains(call)) {
+            if at_kill.sent.get(call) != Some(times) {
+                return Err(format!("call {call} was recorded and sent its request again").into());
+            }
+        }
+        again += times - 1;
+    }
+    // Nothing is asked under two names either.
+    let mut asked: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for entry in ledger.entries() {
+        asked.entry(entry.request).or_default().insert(entry.call);
+    }
+    if let Some((request, calls)) = asked.iter().find(|(_, calls)| calls.len() > 1) {
+        return Err(format!("{request} was sent by {} calls", calls.len()).into());
+    }
+    println!(
+        "{} calls sent {} requests; {again} of them again, for calls that a kill found under way",
+        sent.len(),
+        sent.values().sum::<usize>(),
+    );
+    Ok(())
+}
+
+fn start(folder: &Path, url: &str) -> Result<Child, Problem> {
+    Ok(Command::new(std::env::current_exe()?)
+        .arg("child")
+        .arg(folder)
+        .arg(url)
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?)
+}
+
+#[derive(Default)]
+struct Calls {
+    recorded: BTreeSet<String>,
+    open: usize,
+    pauses: usize,
+    pausing: bool,
+}
+
+/// What stands in the database, read by an engine that runs nothing.
+async fn calls(folder: &Path) -> Result<Calls, Problem> {
+    let storage = SqliteStorage::open(folder.join("tasker.db")).await?;
+    let reader = Engine::builder().storage(storage).client().await?;
+    let mut calls = Calls::default();
+    for run in reader.runs(&RunFilter::default(), 1).await?.runs {
+        let trace = reader.run(run.id).await?.trace().await?;
+        let children = trace.root.map(|root| root.children).unwrap_or_default();
+        for TraceNode {
+            id, kind, status, ..
+        } in children
+        {
+            let settled = matches!(status, StackStatus::Completed | StackStatus::Failed);
+            match kind {
+                StackKind::Call if settled => {
+                    calls.recorded.insert(id.to_string());
+                }
+                StackKind::Call => calls.open += 1,
+                StackKind::Timer => {
+                    calls.pauses += 1;
+                    calls.pausing |= !settled;
+                }
+                _ => {}
+            }
+        }
+    }
+    reader.shutdown().await?;
+    Ok(calls)
+}
+
+/// One life of a host: the run is asked for (always the same one, by its key) and waited for; its result is printed.
+///
+/// # Errors
+/// When the run fails, and when the database breaks its invariants.
+pub async fn child(engine: Engine, task: &str, input: &serde_json::Value) -> Result<(), Problem> {
+    let run = engine
+        .submit(task, input)
+        .idempotency_key("the one run")
+        .await?;
+    let result = run.outcome().await?.unwrap_or_default();
+    let damage = engine.audit().await?;
+    if !damage.is_empty() {
+        return Err(format!("the database breaks its invariants: {damage:?}").into());
+    }
+    println!("result {result}");
+    engine.shutdown().await?;
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! Three engine processes on one PostgreSQL database: they share the work, a killed one's goes on, one whose network is cut stops and
+//! comes back.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::kit::{CALLS, Cluster, PATIENCE};
+use crate::proxy::Proxy;
+
+async fn direct(url: &str) -> String {
+    url.to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_engines_share_three_thousand_runs_and_none_does_less_than_a_fifth() {
+    let cluster = Cluster::start(Duration::from_secs(20), direct).await;
+    let begin = Instant::now();
+    let runs = cluster.submit(3_000).await;
+    let submitted = begin.elapsed();
+    cluster.all_end(&runs).await;
+    let shares: Vec<usize> = (0..3)
+        .map(|worker| cluster.performed_by(cluster.process(worker)))
+        .collect();
+    println!(
+        "calls by process: {shares:?}; submitted in {submitted:.1?}, ended after {:.1?}",
+        begin.elapsed()
+    );
+    let all: usize = shares.iter().sum();
+    assert_eq!(
+        all,
+        3_000 * CALLS,
+        "each call is performed once: {shares:?}"
+    );
+    assert!(
+        shares.iter().all(|share| share * 5 >= all),
+        "the work did not spread: {shares:?}"
+    );
+    cluster.end(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_work_of_a_killed_engine_goes_on_within_a_lease() {
+    let lease = Duration::from_secs(5);
+    let mut cluster = Cluster::start(lease, direct).await;
+    let victim = cluster.process(0);
+    let runs = cluster.submit(2_000).await;
+    cluster
+        .until("the first engine is at work", async |it| {
+            it.performed_by(victim) > 100 && it.held_by(victim).await > 0
+        })
+        .await;
+    cluster.workers[0].kill().await.unwrap();
+    let killed = Instant::now();
+    let held = cluster.held_by(victim).await;
+    assert!(held > 0, "it was killed with work in its hands");
+    cluster
+        .until("what it held is free", async |it| {
+            it.held_by(victim).await == 0
+        })
+        .await;
+    let free = killed.elapsed();
+    println!(
+        "{held} rows of the killed engine were free after {free:.2?}, with a lease of {lease:?}"
+    );
+    // The lease runs out at most its length after the last heartbeat; the others look every half lease.
+    assert!(free < lease * 3 / 2 + Duration::from_secs(2), "{free:?}");
+    cluster.all_end(&runs).await;
+    cluster.workers.remove(0);
+    cluster.end(Some(victim)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_whose_network_is_cut_stops_when_its_lease_is_gone_and_comes_back() {
+    let lease = Duration::from_secs(5);
+    let mut proxy = None;
+    let cluster = Cluster::start(lease, async |url| {
+        let started = proxy.insert(Proxy::start(url).await);
+        started.url.clone()
+    })
+    .await;
+    let proxy = proxy.unwrap();
+    let victim = cluster.process(0);
+    for heals_old_connections in [true, false] {
+        let before = cluster.performed_by(victim);
+        let runs = cluster.submit(1_000).await;
+        cluster
+            .until("the first engine is at work", async |it| {
+                it.performed_by(victim) > before + 50 && it.held_by(victim).await > 0
+            })
+            .await;
+        proxy.silence();
+        let cut = Instant::now();
+        cluster
+            .until("its lease is gone, and what it held is free", async |it| {
+                it.live().await == 2 && it.held_by(victim).await == 0
+            })
+            .await;
+        println!(
+            "free {:.2?} after the cut, with a lease of {lease:?}",
+            cut.elapsed()
+        );
+        // Its own clock ends the lease before the others may take over.
+        let at_take_over = cluster.performed_by(victim);
+        cluster.all_end(&runs).await;
+        assert_eq!(
+            cluster.performed_by(victim),
+            at_take_over,
+            "it asks nobody without a lease"
+        );
+        assert_eq!(cluster.live().await, 2);
+        if heals_old_connections {
+            proxy.heal();
+        } else {
+            proxy.heal_for_new_connections();
+        }
+        let healed = Instant::now();
+        cluster
+            .until("it is back", async |it| it.live().await == 3)
+            .await;
+        println!("back {:.2?} after the network", healed.elapsed());
+        // A claim that was lost on a dead connection is given up after the reply timeout: until then the others do all.
+        let before = cluster.performed_by(victim);
+        while cluster.performed_by(victim) == before {
+            assert!(healed.elapsed() < PATIENCE, "it never works again");
+            let runs = cluster.submit(300).await;
+            cluster.all_end(&runs).await;
+        }
+        println!("at work {:.2?} after the network", healed.elapsed());
+    }
+    cluster.end(Some(victim)).await;
+}
