@@ -102,6 +102,21 @@ pub enum Limit {
 }
 
 impl Limit {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Memory,
+        Self::Stack,
+        Self::Cpu,
+        Self::WallClock,
+        Self::Calls,
+        Self::OpenCalls,
+        Self::RunCalls,
+        Self::RunFrames,
+        Self::Depth,
+        Self::Payload,
+        Self::JsonDepth,
+    ];
+
     /// The name in `Failure::code` and messages.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -209,6 +224,39 @@ pub(crate) fn check_payload(json: &Json, limits: &Limits) -> Result<(), Limit> {
 #[cfg(all(test, feature = "quickjs"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_failure_of_a_limit_names_it_with_its_value_and_its_setting() {
+        // Every limit has a value of its own, so that the right one is seen.
+        let limits = Limits {
+            memory_bytes: 1_001,
+            stack_bytes: 1_002,
+            turn_ticks: 1_003,
+            turn_wall_ms: 1_004,
+            calls: 1_005,
+            open_calls: 1_006,
+            run_calls: 1_007,
+            run_frames: 1_008,
+            depth: 1_009,
+            payload_bytes: 1_010,
+            json_depth: 1_011,
+            ..Limits::default()
+        };
+        let settings = serde_json::to_value(&limits).unwrap();
+        for (n, limit) in Limit::ALL.into_iter().enumerate() {
+            let failure = limit.failure(&limits);
+            assert_eq!(failure.name, "LimitExceeded");
+            assert_eq!(failure.code.as_deref(), Some(limit.as_str()));
+            let (_, setting) = failure.message.split_once("Limits::").unwrap();
+            let value = 1_001 + n;
+            assert_eq!(settings[setting], value, "{}", failure.message);
+            assert!(
+                failure.message.contains(&value.to_string()),
+                "{}",
+                failure.message
+            );
+        }
+    }
 
     #[test]
     fn a_payload_is_as_deep_as_its_brackets_outside_of_texts() {

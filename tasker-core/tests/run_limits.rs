@@ -1,11 +1,10 @@
-//! What all frames of a run may do together: nested tasks count towards the totals of their run.
+//! Limits that the engine keeps: what all frames of a run do together, what services answer, how long publishing takes.
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
-use tasker_core::TraceNode;
 use tasker_core::limits::Limits;
 use tasker_core::testing::{Stub, TestEngine};
-use tasker_core::{RunError, StackKind};
+use tasker_core::{Engine, EngineError, MemoryStorage, RunError, StackKind, TraceNode};
 
 async fn engine(limits: Limits) -> TestEngine {
     let echo = Stub::new("echo").answer("m", |_| Ok(tasker_core::Json::default()));
@@ -121,7 +120,10 @@ async fn log_lines_of_nested_tasks_count_for_their_run() {
     .await;
     let run = test.submit("parent", &()).await;
     test.finish::<Option<u8>>(&run).await.unwrap();
-    let page = run.log_page(Default::default()).await.unwrap();
+    let page = run
+        .log_page(tasker_core::LogCursor::default())
+        .await
+        .unwrap();
     assert_eq!(page.lines.len(), 26);
     assert!(
         page.lines[25]
@@ -131,4 +133,137 @@ async fn log_lines_of_nested_tasks_count_for_their_run() {
         "{:?}",
         page.lines[25]
     );
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_is_an_error_of_its_call() {
+    let big = Stub::new("big")
+        .answer("text", |_| {
+            Ok(tasker_core::Json::from(&"x".repeat(2_000)).unwrap())
+        })
+        .answer("deep", |_| {
+            let text = "[".repeat(50) + &"]".repeat(50);
+            Ok(tasker_core::Json::parse(text).unwrap())
+        });
+    let test = TestEngine::builder()
+        .stub(&big)
+        .with(|builder| {
+            builder.limits(Limits {
+                payload_bytes: 1_000,
+                json_depth: 20,
+                ..Limits::default()
+            })
+        })
+        .start()
+        .await;
+    test.publish(
+        "module.exports = async (input, { tools }) => {
+            const end = (call) => call.then(() => 'an answer', (error) => [error.name, error.code, error.message.length < 400]);
+            const ends = [await end(tools.big.text()), await end(tools.big.deep())];
+            await tools.sleep(60_000);
+            return ends;
+        };",
+        "asks",
+    )
+    .await;
+    let ends: Vec<(String, String, bool)> = test.run("asks", &()).await.unwrap();
+    let expected = |code: &str| ("LimitExceeded".to_owned(), code.to_owned(), true);
+    assert_eq!(ends, [expected("payload"), expected("json_depth")]);
+    assert!(test.audit().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_compiles_for_ever_is_refused_in_time() {
+    let engine = Engine::builder()
+        .storage(MemoryStorage::new())
+        .limits(Limits {
+            turn_wall_ms: 200,
+            turn_ticks: u64::MAX,
+            memory_bytes: 1 << 30,
+            source_bytes: 8 << 20,
+            ..Limits::default()
+        })
+        .start()
+        .await
+        .unwrap();
+    // Each name is looked for among all names before it.
+    let names = |function: usize| {
+        let names = (0..25_000).map(|n| format!("var name{n}=name{n};"));
+        format!("function f{function}(){{{}}}", names.collect::<String>())
+    };
+    let source: String = (0..6).map(names).collect();
+    let publish = engine
+        .publish(format!("{source}\nmodule.exports = () => 1;"))
+        .name("slow");
+    let refused = tokio::time::timeout(std::time::Duration::from_secs(20), publish)
+        .await
+        .expect("the guard is 200 ms");
+    match refused {
+        Err(EngineError::DoesNotCompile { failure, .. }) => {
+            assert_eq!(failure.code.as_deref(), Some("wall_clock"), "{failure}");
+        }
+        other => panic!("{other:?}"),
+    }
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn tasks_nest_as_deep_as_the_limit_and_no_deeper() {
+    let test = engine(Limits {
+        depth: 3,
+        ..Limits::default()
+    })
+    .await;
+    test.publish(
+        "module.exports = async (n, { tools }) => {
+            try { return await tools.tasks.execute('deeper', n + 1); } catch (e) { return [n, e.code, e.message.includes('Limits::depth')]; }
+        };",
+        "deeper",
+    )
+    .await;
+    let end: (u32, String, bool) = test.run("deeper", &0).await.unwrap();
+    assert_eq!(end, (3, "depth".to_owned(), true));
+}
+
+#[tokio::test]
+async fn a_source_that_is_too_large_is_not_published() {
+    let test = engine(Limits {
+        source_bytes: 200,
+        ..Limits::default()
+    })
+    .await;
+    let source = format!("module.exports = () => 1; // {}", "x".repeat(200));
+    let refused = test.engine().publish(source).name("big").await;
+    match refused {
+        Err(error @ EngineError::Task(_)) => {
+            let text = error.to_string();
+            assert!(
+                text.contains("200") && text.contains("Limits::source_bytes"),
+                "{text}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_log_of_a_frame_has_a_size() {
+    let test = engine(Limits {
+        log_bytes: 1_000,
+        ..Limits::default()
+    })
+    .await;
+    test.publish(
+        "module.exports = () => { for (let n = 0; n < 50; n++) console.log('x'.repeat(100)); };",
+        "talks",
+    )
+    .await;
+    let run = test.submit("talks", &()).await;
+    test.finish::<Option<u8>>(&run).await.unwrap();
+    let page = run
+        .log_page(tasker_core::LogCursor::default())
+        .await
+        .unwrap();
+    assert_eq!(page.lines.len(), 11);
+    assert!(page.lines[10].line.message.contains("Limits::log_bytes"));
 }

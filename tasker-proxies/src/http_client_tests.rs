@@ -161,6 +161,38 @@ async fn a_body_that_grows_when_it_is_unpacked_is_bounded_by_what_it_becomes() {
 }
 
 #[tokio::test]
+async fn a_gzip_bomb_is_not_unpacked_to_its_end() {
+    // A megabyte of zeros in about a kilobyte, which can be repeated: what it unpacks to has no end.
+    let mut packer = flate2::Compress::new(flate2::Compression::best(), false);
+    let mut block = Vec::with_capacity(1 << 16);
+    packer
+        .compress_vec(&vec![0; 1 << 20], &mut block, flate2::FlushCompress::Full)
+        .unwrap();
+    assert!(block.len() < 4_096, "{}", block.len());
+    let head = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+    let server = Server::start().await;
+    server.then(|| {
+        let endless = futures::stream::iter([head])
+            .chain(futures::stream::repeat(block))
+            .map(Ok::<_, std::io::Error>);
+        Response::builder()
+            .header("content-encoding", "gzip")
+            .body(Body::from_stream(endless))
+            .unwrap()
+    });
+    let options = HttpOptions {
+        max_response_bytes: 3 << 20,
+        ..fast()
+    };
+    let error = client(options)
+        .send(&call(), &get(&server))
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "RESPONSE_TOO_LARGE", "{error}");
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
 async fn an_answer_that_breaks_off_is_asked_for_again() {
     let server = Server::start().await;
     let broken = || {

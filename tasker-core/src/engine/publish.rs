@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use tasker_adaptor::{Published, TaskName, TaskVersion};
+use tokio::sync::oneshot;
 
 use super::programs::Current;
 use super::{Engine, EngineError};
-use crate::task::{TaskOptions, TaskSource, prepare, read_dir};
-use crate::vm::check_program;
+use crate::limits::{Limit, Limits};
+use crate::task::{PreparedTask, TaskError, TaskOptions, TaskSource, prepare, read_dir};
+use crate::vm::{Stopper, check_program_until};
+use crate::wall::worker::thread_stack;
 
 /// What publishing a task did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +77,7 @@ impl Engine {
         let limits = &self.shared().options.limits;
         let mut ready = Vec::new();
         for source in read_dir(dirs, limits)? {
-            ready.push(self.check(source, &TaskOptions::default())?);
+            ready.push(self.check(source, TaskOptions::default()).await?);
         }
         let mut published = Vec::with_capacity(ready.len());
         for prepared in ready {
@@ -83,26 +86,45 @@ impl Engine {
         Ok(published)
     }
 
-    fn check(
+    /// Parses and compiles on a thread of its own: both are as slow as a hostile text can make them.
+    async fn check(
         &self,
         source: TaskSource,
-        options: &TaskOptions,
-    ) -> Result<crate::task::PreparedTask, EngineError> {
-        let limits = &self.shared().options.limits;
-        let prepared = prepare(source, options, limits)?;
-        check_program(&prepared.program, limits).map_err(|failure| {
-            EngineError::DoesNotCompile {
-                name: prepared.new_task.name.to_string(),
-                failure,
+        options: TaskOptions,
+    ) -> Result<PreparedTask, EngineError> {
+        let shared = self.shared();
+        let limits = Arc::clone(&shared.options.limits);
+        let file = source.path.clone();
+        let stopper = Stopper::default();
+        let (done, answer) = oneshot::channel();
+        let checking = {
+            let (limits, stopper) = (Arc::clone(&limits), stopper.clone());
+            move || {
+                // Nobody waits for it any more: the publisher was told that it took too long.
+                let _ = done.send(check(source, &options, &limits, &stopper));
             }
-        })?;
-        Ok(prepared)
+        };
+        std::thread::Builder::new()
+            .name("tasker-check".to_owned())
+            .stack_size(thread_stack(limits.stack_bytes))
+            .spawn(checking)
+            .map_err(|source| TaskError::Thread { file, source })?;
+        let guard = async {
+            shared.clock.sleep(limits.turn_wall_ms).await;
+            stopper.stop();
+            shared.clock.sleep(STOP_MS).await;
+        };
+        let too_slow = || EngineError::DoesNotCompile {
+            name: "the task".to_owned(),
+            failure: Limit::WallClock.failure(&limits),
+        };
+        tokio::select! {
+            checked = answer => checked.unwrap_or_else(|_| Err(too_slow())),
+            () = guard => Err(too_slow()),
+        }
     }
 
-    async fn store(
-        &self,
-        prepared: crate::task::PreparedTask,
-    ) -> Result<PublishedTask, EngineError> {
+    async fn store(&self, prepared: PreparedTask) -> Result<PublishedTask, EngineError> {
         let shared = Arc::clone(self.shared());
         let (name, version) = (
             prepared.new_task.name.clone(),
@@ -122,6 +144,25 @@ impl Engine {
             warnings: prepared.warnings,
         })
     }
+}
+
+/// How long after it was stopped a check may go on before nobody waits for it, in milliseconds.
+const STOP_MS: u64 = 1_000;
+
+fn check(
+    source: TaskSource,
+    options: &TaskOptions,
+    limits: &Limits,
+    stopper: &Stopper,
+) -> Result<PreparedTask, EngineError> {
+    let prepared = prepare(source, options, limits)?;
+    check_program_until(&prepared.program, limits, stopper).map_err(|failure| {
+        EngineError::DoesNotCompile {
+            name: prepared.new_task.name.to_string(),
+            failure,
+        }
+    })?;
+    Ok(prepared)
 }
 
 impl Publish {
@@ -160,7 +201,7 @@ impl IntoFuture for Publish {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let prepared = self.engine.check(self.source, &self.options)?;
+            let prepared = self.engine.check(self.source, self.options).await?;
             self.engine.store(prepared).await
         })
     }

@@ -43,11 +43,12 @@ impl RunTotals {
         }
     }
 
-    /// Counts what a turn made. A turn by which its run passes a limit makes nothing and fails; log lines beyond theirs are dropped.
+    /// Counts what a turn of a frame at this depth made. A turn by which its run passes a limit makes nothing and fails; log lines beyond theirs are dropped.
     pub(crate) fn bound(
         &mut self,
         run: TaskRunId,
         frame: StackRunId,
+        depth: u32,
         turn: &mut Turn,
         limits: &Limits,
     ) {
@@ -55,11 +56,9 @@ impl RunTotals {
             return;
         }
         let total = self.runs.entry(run).or_default();
-        let nested = turn
-            .made
-            .iter()
-            .filter(|made| matches!(made, Made::Task { .. }));
-        let nested = nested.count() as u64;
+        // Too deep, they are calls that fail.
+        let nests = |made: &&Made| depth < limits.depth && matches!(made, Made::Task { .. });
+        let nested = turn.made.iter().filter(nests).count() as u64;
         let passed = if total.made_sum + turn.made.len() as u64 > u64::from(limits.run_calls) {
             Some(Limit::RunCalls)
         } else if total.nested + nested > u64::from(limits.run_frames) {
@@ -162,7 +161,7 @@ mod tests {
             TaskRunId::from_uuid(uuid::Uuid::from_u128(2)),
         );
         let mut bound = |run, frame, mut turn: Turn| {
-            totals.bound(run, id(frame), &mut turn, &limits);
+            totals.bound(run, id(frame), 0, &mut turn, &limits);
             turn
         };
         assert_eq!(bound(run, 1, turn(5, 1, 3)).end, TurnEnd::Waiting);
@@ -186,9 +185,9 @@ mod tests {
         let (mut totals, limits) = (RunTotals::default(), limits());
         let run = TaskRunId::from_uuid(uuid::Uuid::from_u128(1));
         let mut two = turn(0, 2, 0);
-        totals.bound(run, id(1), &mut two, &limits);
+        totals.bound(run, id(1), 0, &mut two, &limits);
         assert_eq!(two.made.len(), 2);
-        totals.bound(run, id(2), &mut two, &limits);
+        totals.bound(run, id(2), 0, &mut two, &limits);
         assert!(
             matches!(two.end, TurnEnd::Failed(failure) if failure.code.as_deref() == Some("run_frames"))
         );
@@ -201,13 +200,13 @@ mod tests {
         totals.loaded(run, id(1), 8);
         totals.loaded(run, id(1), 8);
         let mut two = turn(2, 0, 0);
-        totals.bound(run, id(1), &mut two, &limits);
+        totals.bound(run, id(1), 0, &mut two, &limits);
         assert_eq!(two.end, TurnEnd::Waiting);
         // The turn was refused: its rows do not have the two.
         totals.loaded(run, id(1), 8);
-        totals.bound(run, id(1), &mut two, &limits);
+        totals.bound(run, id(1), 0, &mut two, &limits);
         assert_eq!(two.end, TurnEnd::Waiting);
-        totals.bound(run, id(1), &mut two, &limits);
+        totals.bound(run, id(1), 0, &mut two, &limits);
         assert!(matches!(two.end, TurnEnd::Failed(_)));
         totals.ended(run);
         assert!(totals.runs.is_empty());

@@ -123,7 +123,8 @@ impl Core {
             return;
         };
         let limits = &self.shared.options.limits;
-        self.totals.bound(frame.run(), id, &mut turn, limits);
+        self.totals
+            .bound(frame.run(), id, frame.depth, &mut turn, limits);
         let mut logs = turn.logs;
         let mut rows = Vec::with_capacity(turn.made.len());
         let mut asking = self.calls.len();

@@ -98,7 +98,13 @@ impl History {
             )));
         }
         let mut turns: Vec<(TurnNo, RecordedTurn)> = Vec::new();
-        for (order, child) in delivered {
+        for (place, (order, child)) in delivered.into_iter().enumerate() {
+            if order as usize != place + 1 {
+                return Err(corrupt(format!(
+                    "a child was delivered as number {order}, and none as number {}",
+                    place + 1
+                )));
+            }
             let (Some(turn), Some(time), Some(outcome)) = (
                 child.delivered_turn,
                 child.delivered_at,

@@ -8,7 +8,9 @@ use std::rc::Rc;
 use tasker_adaptor::Failure;
 
 use super::capture::pending_failure;
-use super::raw::{Args, Ctx, Host, ModuleError, ModuleSource, Runtime, Thrown, Trip, Value};
+use super::raw::{
+    Args, Ctx, Host, ModuleError, ModuleSource, Runtime, Stopper, Thrown, Trip, Value,
+};
 use crate::limits::{Limit, Limits};
 use crate::task::{Module, ModuleFormat, Program};
 
@@ -54,8 +56,9 @@ pub(super) fn compile(
     program: &Program,
     module: &Module,
     limits: &Limits,
+    stopper: Stopper,
 ) -> Result<Vec<u8>, CompileError> {
-    let Some(runtime) = Runtime::new(Rc::new(Compiling)) else {
+    let Some(runtime) = Runtime::with_stopper(Rc::new(Compiling), stopper) else {
         return Err(CompileError::Limit(Limit::Memory));
     };
     runtime.arm(limits.memory_bytes, limits.stack_bytes);
@@ -91,7 +94,8 @@ fn common(module: &Module, bare: Option<&str>) -> String {
     )
 }
 
-/// Compiles every file of a program without running it: what is checked when a task is published.
+/// Compiles every file of a program without running it: what is checked when a task is published. Synchronous, and as slow as the
+/// text wants it to be: the engine does it on a thread of its own.
 ///
 /// # Errors
 /// The first syntax error, with file, line and column in its stack; or the limit that compiling passed.
@@ -100,11 +104,21 @@ fn common(module: &Module, bare: Option<&str>) -> String {
     reason = "a failure is what the caller stores; publishing is no hot path"
 )]
 pub fn check_program(program: &Program, limits: &Limits) -> Result<(), Failure> {
+    check_program_until(program, limits, &Stopper::default())
+}
+
+/// [`check_program`], ended by another thread. Needs a stack of 1 MiB more than [`Limits::stack_bytes`].
+#[allow(clippy::result_large_err, reason = "as above")]
+pub(crate) fn check_program_until(
+    program: &Program,
+    limits: &Limits,
+    stopper: &Stopper,
+) -> Result<(), Failure> {
     for module in std::iter::once(&program.entry).chain(&program.modules) {
         if super::modules::is_json(&module.path) {
             continue;
         }
-        compile(program, module, limits).map_err(|error| match error {
+        compile(program, module, limits, stopper.clone()).map_err(|error| match error {
             CompileError::Syntax(failure) => *failure,
             CompileError::Limit(limit) => limit.failure(limits),
         })?;

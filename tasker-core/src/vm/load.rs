@@ -9,7 +9,7 @@ use super::bridge::Op;
 use super::compile::{CompileError, compile};
 use super::host::FrameHost;
 use super::modules;
-use super::raw::{Ctx, ModuleError, ModuleSource, Thrown, Value};
+use super::raw::{Ctx, ModuleError, ModuleSource, Stopper, Thrown, Value};
 use crate::task::{ModuleFormat, Program};
 
 /// The `module` object, what the file's end gave (its bare function), and the object that `exports` was at first.
@@ -25,7 +25,7 @@ impl FrameHost {
             return Err(ctx.throw_named("Error", &format!("the task has no file {path}")));
         };
         let limits = self.frame(ctx)?.limits.clone();
-        let code: Arc<[u8]> = match compile(program, module, &limits) {
+        let code: Arc<[u8]> = match compile(program, module, &limits, Stopper::default()) {
             Ok(code) => code.into(),
             Err(CompileError::Syntax(failure)) => return Err(self.throw(ctx, &failure)),
             Err(CompileError::Limit(limit)) => {

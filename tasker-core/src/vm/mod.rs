@@ -26,6 +26,7 @@ mod write;
 
 pub use cache::BytecodeCache;
 pub use compile::check_program;
+pub(crate) use compile::check_program_until;
 pub use frame::Vm;
 pub use message::{Made, RunInfo, ToolNames, Turn, TurnEnd, VmDeliver, VmStart};
 pub use pool::VmPool;

@@ -445,6 +445,11 @@ pub(super) struct Kept(u32);
 impl Runtime {
     /// A runtime with the intrinsics that tasks get; `None` when the machine has no memory for it.
     pub(super) fn new(host: Rc<dyn Host>) -> Option<Self> {
+        Self::with_stopper(host, Stopper::default())
+    }
+
+    /// [`Runtime::new`], ended by this stopper, which is for one runtime at a time.
+    pub(super) fn with_stopper(host: Rc<dyn Host>, stopper: Stopper) -> Option<Self> {
         let owned = Box::new(Shared {
             heap: Heap::new(),
             rt: Cell::new(ptr::null_mut()),
@@ -454,7 +459,7 @@ impl Runtime {
             tick_debt: Cell::new(0),
             grants: Cell::new(0),
             tick_limit: Cell::new(u64::MAX),
-            stopper: Stopper::default(),
+            stopper,
             host,
             kept: RefCell::default(),
             free_slots: RefCell::default(),

@@ -45,6 +45,18 @@ pub use once::{Confinement, work_confined};
 #[doc(hidden)]
 pub use probe::probe_main;
 
+/// Reads what a child could say: the fuzz target of the pipe. Nothing of it may panic.
+#[cfg(all(feature = "process-wall", feature = "testing"))]
+#[doc(hidden)]
+pub fn read_answers(bytes: &[u8]) {
+    let _ = answers::read_answer(bytes);
+    let mut rest = bytes;
+    while let Ok(Some((body, size))) = codec::split(rest, 1 << 20) {
+        let _ = answers::read_answer(body);
+        rest = &rest[size..];
+    }
+}
+
 use std::path::PathBuf;
 
 /// Which wall an engine has, for [`EngineBuilder::wall`](crate::EngineBuilder::wall).
