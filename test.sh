@@ -38,7 +38,7 @@ cargo test --workspace --all-features --no-fail-fast
 modes=()
 while read -r file; do
     modes+=(--test "$(basename "$file" .rs)")
-done < <(grep -lE 'TestEngine|test_wall' tasker-core/tests/*.rs)
+done < <(grep -lE 'TestEngine|test_wall|TASKER_TEST_MODE' tasker-core/tests/*.rs)
 if [ "${#modes[@]}" -eq 0 ]; then
     echo "test.sh: no engine tests found in tasker-core/tests" >&2
     exit 1

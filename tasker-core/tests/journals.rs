@@ -242,7 +242,10 @@ fn dump(path: &Path) -> String {
                         )
                     }
                     ValueRef::Blob(bytes) => {
-                        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                        let mut hex = String::new();
+                        for byte in bytes {
+                            write!(hex, "{byte:02x}").unwrap();
+                        }
                         format!("x'{hex}'")
                     }
                 })
