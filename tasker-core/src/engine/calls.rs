@@ -14,6 +14,7 @@ use tracing::Instrument;
 use super::EngineError;
 use super::call_logs::with_log;
 use super::core::{Answer, Asked, Core, Message, Shared};
+use super::lease::LeaseClock;
 use super::programs::Loaded;
 use crate::limits::{Limit, check_payload};
 use crate::run::{EXECUTE, Event, Ready, ReadySource, TASKS};
@@ -83,12 +84,7 @@ impl Core {
                     permit = permit => permit,
                     () = token.cancelled() => None,
                 };
-                // E7: right before the question. A lease that is not surely held means: ask nothing.
-                let answer = if held.is_held() {
-                    perform(&shared, asking, &policy, token).await
-                } else {
-                    Answer::NotAsked
-                };
+                let answer = perform(&shared, &held, asking, &policy, token).await;
                 Some(Message::Answered {
                     call,
                     lease,
@@ -340,6 +336,7 @@ impl Permits {
 /// One attempt, under its time limits.
 async fn perform(
     shared: &Shared,
+    held: &LeaseClock,
     asking: Asking,
     policy: &ResolvedPolicy,
     token: CancellationToken,
@@ -396,6 +393,10 @@ async fn perform(
                     Err(error) => return Answer::Service(Err(error)),
                 },
             }
+        }
+        // E7: right before the question, after all that had to be waited for. A lease that is not surely held means: ask nothing.
+        if !held.is_held() {
+            return Answer::NotAsked;
         }
         Answer::Service(shared.services.invoke(call).await)
     };
