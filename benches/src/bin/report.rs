@@ -9,6 +9,7 @@
 //!
 //! With `--json` the last line is an array of `{"figure","value","unit","floor","ratio","goal","holds"}`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -16,15 +17,25 @@ use tasker_benches::figure::Figure;
 use tasker_benches::figures::{self, Problem, Size};
 
 /// All figures in the order in which they are taken.
-const FIGURES: [&str; 10] = [
+const FIGURES: [&str; 20] = [
     "chain_sqlite",
     "call",
     "latency_sqlite",
     "fan_out_1k",
+    "fan_out_10k",
     "nested",
     "chain_long_sqlite",
+    "chain_sqlite_10k",
     "chain_postgres",
     "chain_postgres_two",
+    "recover_5k",
+    "cold_start",
+    "replay_per_call",
+    "parked_disk",
+    "parked_memory",
+    "parked_speed",
+    "hot_memory",
+    "idle_cpu",
     "waiting",
     "process_wall",
 ];
@@ -44,6 +55,12 @@ struct Options {
     /// Be a second engine process on this schema: the report starts itself so.
     #[arg(long, hide = true)]
     postgres_worker: Option<String>,
+    /// Take the run of this file up: the report starts itself so.
+    #[arg(long, hide = true)]
+    recover: Option<PathBuf>,
+    /// Read the rows of this file: the report starts itself so.
+    #[arg(long, hide = true)]
+    read_rows: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -65,6 +82,12 @@ async fn take_figures() -> ExitCode {
 async fn report(options: &Options) -> Result<(), Problem> {
     if let Some(schema) = &options.postgres_worker {
         return figures::postgres::work(schema).await;
+    }
+    if let Some(path) = &options.recover {
+        return figures::recover::recover(path).await;
+    }
+    if let Some(path) = &options.read_rows {
+        return figures::recover::read_rows(path).await;
     }
     let size = if options.quick {
         Size::Quick
@@ -93,7 +116,19 @@ async fn take(name: &str, size: Size) -> Result<Figure, Problem> {
         "chain_long_sqlite" => figures::chain_long_sqlite(size).await,
         "latency_sqlite" => figures::latency_sqlite(size).await,
         "fan_out_1k" => figures::fan_out_1k(size).await,
+        "fan_out_10k" => figures::fan_out_10k(size).await,
+        "chain_sqlite_10k" => figures::chain_sqlite_10k(size).await,
         "nested" => figures::nested(size).await,
+        "recover_5k" => figures::recover_5k(size).await,
+        "cold_start" => figures::cold_start(size).await,
+        "replay_per_call" => {
+            tokio::task::spawn_blocking(move || figures::replay_per_call(size)).await?
+        }
+        "parked_disk" => figures::parked_disk(size).await,
+        "parked_memory" => figures::parked_memory(size).await,
+        "parked_speed" => figures::parked_speed(size).await,
+        "hot_memory" => figures::hot_memory(size).await,
+        "idle_cpu" => figures::idle_cpu(size).await,
         "chain_postgres" => figures::chain_postgres(size).await,
         "chain_postgres_two" => figures::chain_postgres_two(size).await,
         "waiting" => figures::waiting(size).await,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
+use tasker_core::wall::Wall;
 use tasker_core::{Engine, RunHandle, ServiceCall, Storage, service_fn};
 use tasker_examples::metered::{Meter, Metered};
 
@@ -78,6 +79,7 @@ impl Bench {
 pub(super) async fn engine(storage: impl Storage) -> Result<Engine, Problem> {
     Ok(Engine::builder()
         .storage(storage)
+        .wall(Wall::in_process())
         .service(service_fn("bench", async |call: ServiceCall| {
             Ok(call.args().first().cloned().unwrap_or_default())
         }))

@@ -2,15 +2,24 @@
 
 mod bench;
 mod call;
+mod parked;
 pub mod postgres;
 mod process_wall;
+pub mod recover;
 mod storage;
+mod vm;
 mod waiting;
 
 pub use call::{BareLoop, HotVm, call};
+pub use parked::{parked_disk, parked_memory, parked_speed};
 pub use postgres::{chain_postgres, chain_postgres_two};
 pub use process_wall::process_wall;
-pub use storage::{chain_long_sqlite, chain_sqlite, fan_out_1k, latency_sqlite, nested};
+pub use recover::recover_5k;
+pub use storage::{
+    chain_long_sqlite, chain_sqlite, chain_sqlite_10k, fan_out_1k, fan_out_10k, latency_sqlite,
+    nested,
+};
+pub use vm::{cold_start, hot_memory, idle_cpu, replay_per_call};
 pub use waiting::waiting;
 
 /// Anything that stops a figure.

@@ -103,16 +103,42 @@ pub async fn latency_sqlite(size: Size) -> Result<Figure, Problem> {
     ))
 }
 
-/// `fan_out_1k`: 1,000 parallel calls in one run.
-pub async fn fan_out_1k(size: Size) -> Result<Figure, Problem> {
-    let calls = size.of(1_000);
+/// `chain_sqlite_10k`: 10,000 runs of 10 calls.
+pub async fn chain_sqlite_10k(size: Size) -> Result<Figure, Problem> {
+    let goal = Goal::AtLeast(0.5, "at least 0.5 of the floor");
+    chain("chain_sqlite_10k", size.of(10_000), 10, goal).await
+}
+
+/// One run of so many parallel calls: milliseconds, turns, and its file.
+async fn fan(calls: u32) -> Result<(f64, u64, OnFile), Problem> {
     let bench = OnFile::start().await?;
     let before = bench.meter.commits();
     let watch = Stopwatch::start();
     bench.runs("fan", &json!({ "calls": calls }), 1).await?;
-    let value = watch.seconds() * 1e3;
+    let millis = watch.seconds() * 1e3;
     let turns = (bench.meter.commits().1 - before.1).max(2) - 1;
     bench.engine.shutdown().await?;
+    Ok((millis, turns, bench))
+}
+
+/// `fan_out_10k`: 10,000 parallel calls in one run, beside 1,000.
+pub async fn fan_out_10k(size: Size) -> Result<Figure, Problem> {
+    let calls = size.of(10_000);
+    let (few, ..) = fan(calls / 10).await?;
+    let (value, turns, _) = fan(calls).await?;
+    Ok(Figure::new(
+        "fan_out_10k",
+        (value, "ms"),
+        few,
+        Goal::AtMost(12.0, "at most 12 times as long as a tenth of them"),
+        format!("{calls} calls answered in {turns} turns"),
+    ))
+}
+
+/// `fan_out_1k`: 1,000 parallel calls in one run.
+pub async fn fan_out_1k(size: Size) -> Result<Figure, Problem> {
+    let calls = size.of(1_000);
+    let (value, turns, bench) = fan(calls).await?;
 
     let mut floor = bench.floor()?;
     let answers_a_turn = calls.div_ceil(u32::try_from(turns)?);
