@@ -94,6 +94,9 @@ mutate salvage tasker-core/src/run/frame.rs \
 mutate output-commit tasker-core/src/run/frame.rs \
     's/let \(turn, phase\) = self\.commit\(time, consumed, made, dropped, logs, next\);/for child in \&made { effects.push(Effect::Begin { seq: CallSeq(self.made + 1), made: child.clone() }); }\n                let (turn, phase) = self.commit(time, consumed, made, dropped, logs, next);/' \
     "unit crash_lab"
+mutate early-answer tasker-core/src/run/frame.rs \
+    's/expected => \{/expected => {\n                if expected.is_none() { return; }/' \
+    "unit"
 mutate owned-repair tasker-core/src/engine/claims.rs \
     's/self\.want_repair = true;/self.want_repair = false;/g' \
     "crash_lab"
