@@ -18,14 +18,18 @@ const LONG: &str = "module.exports = async function long({ calls }, { tools }) {
     let n = 0;
     for (let i = 0; i < calls; i++) n = (await tools.bench.step({ n: i, text: 'a step of a chain' })).n;
     await tools.bench.last();
+    await tools.bench.after();
     return n;
 }";
 
 /// Processor microseconds that the goal allows a replayed call.
 const REPLAY_US: f64 = 3.0;
 
-/// An engine that says when `last` is asked, which is never answered.
-async fn engine(path: &Path) -> Result<(Engine, mpsc::UnboundedReceiver<()>), Problem> {
+/// An engine that says when this method is asked, which is never answered.
+async fn engine(
+    path: &Path,
+    held: &'static str,
+) -> Result<(Engine, mpsc::UnboundedReceiver<()>), Problem> {
     let (asked, inbox) = mpsc::unbounded_channel();
     let engine = Engine::builder()
         .storage(SqliteStorage::open(path).await?)
@@ -33,7 +37,7 @@ async fn engine(path: &Path) -> Result<(Engine, mpsc::UnboundedReceiver<()>), Pr
         .service(service_fn("bench", move |call: ServiceCall| {
             let asked = asked.clone();
             async move {
-                if call.method() == "last" {
+                if call.method() == held {
                     let _ = asked.send(());
                     call.cancellation.cancelled().await;
                     return Err(ServiceError::external("the engine stops"));
@@ -51,7 +55,7 @@ pub async fn recover_5k(size: Size) -> Result<Figure, Problem> {
     let calls = size.of(5_000);
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("engine.db");
-    let (first, mut asked) = engine(&path).await?;
+    let (first, mut asked) = engine(&path, "last").await?;
     first.publish(LONG).await?;
     first.submit("long", &json!({ "calls": calls })).await?;
     asked.recv().await.ok_or("the service is gone")?;
@@ -86,9 +90,9 @@ async fn child(argument: &str, path: &Path) -> Result<f64, Problem> {
     Ok(millis)
 }
 
-/// What the child of [`recover_5k`] does: takes the run up and says so at its first new call.
+/// What the child of [`recover_5k`] does: takes the run up (its last call is answered now), and says so at its first new call.
 pub async fn recover(path: &Path) -> Result<(), Problem> {
-    let (engine, mut asked) = engine(path).await?;
+    let (engine, mut asked) = engine(path, "after").await?;
     asked.recv().await.ok_or("the service is gone")?;
     println!("asked");
     engine.runs(&RunFilter::default(), 1).await?;
