@@ -1,7 +1,7 @@
 //! Workers: leases, and what becomes of the rows of the dead.
 
 use rusqlite::{Connection, OptionalExtension};
-use tasker_adaptor::{MAX_LEASE_MS, NewWorker, Reaped, StorageError, Timestamp, WorkerId};
+use tasker_adaptor::{LEASE_HORIZON_MS, NewWorker, Reaped, StorageError, Timestamp, WorkerId};
 
 use crate::cached::Cached as _;
 use crate::columns::HasKey;
@@ -75,7 +75,7 @@ pub(crate) fn reap(tx: &mut Tx<'_>, by: WorkerId, now: Timestamp, max: usize) ->
             "UPDATE workers SET state = 'dead' WHERE state = 'live' AND (expires_at < ?1 OR expires_at > ?1 + ?3) AND id <> ?2 RETURNING id",
         )?;
         // The second bound: written by a clock that was set back since (`lease_is_over`).
-        let bounds = (now.as_millis(), by.key(), MAX_LEASE_MS + MAX_LEASE_MS / 2);
+        let bounds = (now.as_millis(), by.key(), LEASE_HORIZON_MS);
         let dead = statement.query_map(bounds, |row| row.get::<_, String>(0))?;
         for id in dead {
             reaped.workers.extend(id?.parse::<WorkerId>().ok());

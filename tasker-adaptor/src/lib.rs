@@ -63,7 +63,7 @@ pub use turn::{
     TurnReceipt,
 };
 pub use watch::{Hint, Hints, Watch};
-pub use workers::{MAX_LEASE_MS, NewWorker, Reaped, Workers, lease_is_over};
+pub use workers::{LEASE_HORIZON_MS, MAX_LEASE_MS, NewWorker, Reaped, Workers, lease_is_over};
 
 /// Everything that a database must do to carry durable runs: the sum of one trait a concern.
 ///

@@ -7,10 +7,13 @@ use crate::{StorageError, Timestamp, WorkerId};
 /// The longest lease that a worker may ask for, in milliseconds: ten minutes.
 pub const MAX_LEASE_MS: i64 = 600_000;
 
-/// Whether a lease that ends at `expires_at` is over. One that ends later than any lease can, and a bit, was written by a clock
-/// that has been set back since: its worker has not renewed it since then.
+/// A lease that ends later than this from now, in milliseconds, was written by a clock that has been set back since, and not
+/// renewed since then: no lease is so long.
+pub const LEASE_HORIZON_MS: i64 = MAX_LEASE_MS + MAX_LEASE_MS / 2;
+
+/// Whether a lease that ends at `expires_at` is over: it ended, or lies beyond [`LEASE_HORIZON_MS`].
 pub fn lease_is_over(expires_at: Timestamp, now: Timestamp) -> bool {
-    expires_at < now || expires_at > now.plus_millis(MAX_LEASE_MS + MAX_LEASE_MS / 2)
+    expires_at < now || expires_at > now.plus_millis(LEASE_HORIZON_MS)
 }
 
 /// A worker that begins.

@@ -4,7 +4,9 @@
 //! `FOR KEY SHARE`, so a row born claimed is either seen by the freeing after it, or its commit finds the worker dead.
 //! Rows follow in chunks, by the row's own owner: a chunk that never came is found by the next reap of anybody.
 
-use tasker_adaptor::{Hint, Reaped, StackKind, StorageError, Timestamp, WorkerId};
+use tasker_adaptor::{
+    Hint, LEASE_HORIZON_MS, Reaped, StackKind, StorageError, Timestamp, WorkerId,
+};
 use uuid::Uuid;
 
 use super::locks::{self, Locked, LockedRow};
@@ -17,8 +19,8 @@ use crate::session::{Session, long, uuid, uuids};
 const CHUNK: usize = 500;
 
 /// Workers whose lease has ended, or lies so far ahead that it was taken by a clock that has been set back since.
-const EXPIRED: &str = "SELECT id FROM tasker.workers WHERE state = 'live' AND (expires_at < $2 OR expires_at > $2 + 900000) AND id <> $1 LIMIT 1";
-const LOCK: &str = "SELECT id FROM tasker.workers WHERE state = 'live' AND (expires_at < $2 OR expires_at > $2 + 900000) AND id <> $1 ORDER BY id FOR UPDATE";
+const EXPIRED: &str = "SELECT id FROM tasker.workers WHERE state = 'live' AND (expires_at < $2 OR expires_at > $2 + $3) AND id <> $1 LIMIT 1";
+const LOCK: &str = "SELECT id FROM tasker.workers WHERE state = 'live' AND (expires_at < $2 OR expires_at > $2 + $3) AND id <> $1 ORDER BY id FOR UPDATE";
 const LOCK_ONE: &str = "SELECT id FROM tasker.workers WHERE id = $1 FOR UPDATE";
 const BURY: &str = "UPDATE tasker.workers SET state = 'dead' WHERE id = ANY ($1)";
 const IS_LIVE: &str = "SELECT 1 FROM tasker.workers WHERE id = $1 AND state = 'live'";
@@ -45,7 +47,10 @@ pub(super) async fn reap(
     let mut session = storage.session().await?;
     let id = by.as_uuid();
     let live = session.step(IS_LIVE, vec![uuid(&id)]);
-    let expired = session.step(EXPIRED, vec![uuid(&id), long(&time)]);
+    let expired = session.step(
+        EXPIRED,
+        vec![uuid(&id), long(&time), long(&LEASE_HORIZON_MS)],
+    );
     let answers = session.pipeline(vec![live, expired]).await?;
     drop(session);
     if answers[0].is_empty() {
@@ -86,7 +91,7 @@ async fn bury_expired(
     let mut session = storage.session().await?;
     let own = vec![by];
     let keep = session.step(locks::WORKERS, vec![uuids(&own)]);
-    let lock = session.step(LOCK, vec![uuid(&by), long(&now)]);
+    let lock = session.step(LOCK, vec![uuid(&by), long(&now), long(&LEASE_HORIZON_MS)]);
     let found = session.begin(vec![keep, lock]).await?;
     let is_live = !found[0].is_empty();
     let dead: Vec<Uuid> = found[1]
