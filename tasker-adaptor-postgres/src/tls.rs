@@ -65,17 +65,19 @@ pub(crate) fn client_config(mode: SslMode, verify: &Verify) -> Result<ClientConf
     let checks = verify.peer || (mode == SslMode::Require && verify.roots.is_some());
     let config = if checks && verify.name {
         builder.with_root_certificates(roots(verify)?)
-    } else if checks {
-        let known = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(verify)?), provider)
-            .build()
-            .map_err(|error| refused(&format!("TLS cannot be set up: {error}")))?;
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyName(known)))
     } else {
+        let known = if checks {
+            let roots = Arc::new(roots(verify)?);
+            let known = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+                .build()
+                .map_err(|error| refused(&format!("TLS cannot be set up: {error}")))?;
+            Some(known)
+        } else {
+            None
+        };
         builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyPeer(provider)))
+            .with_custom_certificate_verifier(Arc::new(Lenient { provider, known }))
     };
     Ok(config.with_no_client_auth())
 }
@@ -128,60 +130,16 @@ fn percent_decode(text: &str) -> String {
     String::from_utf8_lossy(&decoded).into_owned()
 }
 
-/// Accepts every certificate, and still checks that the peer has its key: what `prefer` and `require` mean.
+/// Asks less of the peer's certificate than TLS does by itself, and still checks that the peer has its key.
 #[derive(Debug)]
-struct AnyPeer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyPeer {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+struct Lenient {
+    provider: Arc<CryptoProvider>,
+    /// A known root must have signed the certificate, for whatever name: what `verify-ca` means. `None`: any certificate will do,
+    /// which is what `prefer` and `require` mean.
+    known: Option<Arc<WebPkiServerVerifier>>,
 }
 
-/// Asks that a known root signed the certificate, for whatever name: what `verify-ca` means.
-#[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for AnyName {
+impl ServerCertVerifier for Lenient {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -190,10 +148,10 @@ impl ServerCertVerifier for AnyName {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let outcome =
-            self.0
-                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        match outcome {
+        let Some(known) = &self.known else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        match known.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             // The name is looked at last: all else was right.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
@@ -208,7 +166,8 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -217,11 +176,13 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        let algorithms = &self.provider.signature_verification_algorithms;
+        algorithms.supported_schemes()
     }
 }
 
