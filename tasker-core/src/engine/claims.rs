@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tasker_adaptor::{Claim, ClaimedCall, ClaimedFrame, Lease, OwnedRow, StackKind, StackRunId};
+use tasker_adaptor::{
+    Claim, ClaimedCall, ClaimedFrame, Lease, OwnedRow, StackKind, StackRunId, StorageError,
+};
 
-use super::core::{Core, Message};
+use super::core::{Core, Message, Shared};
 use crate::run::Effect;
 
 /// Rows in one claim.
@@ -49,58 +51,35 @@ impl Core {
         }
     }
 
-    pub(crate) fn claim_frames(&mut self, max: usize, only: Option<StackRunId>) {
+    pub(crate) fn claim_frames(&mut self, asked: usize, only: Option<StackRunId>) {
         self.want_frames = false;
         self.claiming_frames = true;
-        let shared = Arc::clone(&self.shared);
-        let worker = self.worker;
+        let (shared, claim) = (Arc::clone(&self.shared), self.a_claim(asked, only));
         self.spawn(async move {
-            let claim = Claim {
-                worker,
-                now: shared.clock.now(),
-                max,
-                only,
-            };
-            let claimed = match shared.storage.claim_frames(claim).await {
-                Ok(claimed) => Some(claimed),
-                Err(error) => {
-                    tracing::warn!(%error, "frames could not be claimed; it is tried again");
-                    shared.hub.storage_failed(&error);
-                    None
-                }
-            };
-            Some(Message::FramesClaimed {
-                asked: max,
-                claimed,
-            })
+            let claimed = shared.storage.claim_frames(claim).await;
+            let claimed = known(&shared, "frames", claimed);
+            Some(Message::FramesClaimed { asked, claimed })
         });
     }
 
-    pub(crate) fn claim_calls(&mut self, max: usize, only: Option<StackRunId>) {
+    pub(crate) fn claim_calls(&mut self, asked: usize, only: Option<StackRunId>) {
         self.want_calls = false;
         self.claiming_calls = true;
-        let shared = Arc::clone(&self.shared);
-        let worker = self.worker;
+        let (shared, claim) = (Arc::clone(&self.shared), self.a_claim(asked, only));
         self.spawn(async move {
-            let claim = Claim {
-                worker,
-                now: shared.clock.now(),
-                max,
-                only,
-            };
-            let claimed = match shared.storage.claim_calls(claim).await {
-                Ok(claimed) => Some(claimed),
-                Err(error) => {
-                    tracing::warn!(%error, "calls could not be claimed; it is tried again");
-                    shared.hub.storage_failed(&error);
-                    None
-                }
-            };
-            Some(Message::CallsClaimed {
-                asked: max,
-                claimed,
-            })
+            let claimed = shared.storage.claim_calls(claim).await;
+            let claimed = known(&shared, "calls", claimed);
+            Some(Message::CallsClaimed { asked, claimed })
         });
+    }
+
+    fn a_claim(&self, max: usize, only: Option<StackRunId>) -> Claim {
+        Claim {
+            worker: self.worker,
+            now: self.shared.clock.now(),
+            max,
+            only,
+        }
     }
 
     pub(crate) fn frames_claimed(&mut self, asked: usize, claimed: Option<Vec<ClaimedFrame>>) {
@@ -259,4 +238,14 @@ impl Core {
             }
         }
     }
+}
+
+/// What was claimed; `None`: nobody knows.
+fn known<T>(shared: &Shared, what: &str, claimed: Result<Vec<T>, StorageError>) -> Option<Vec<T>> {
+    claimed
+        .inspect_err(|error| {
+            tracing::warn!(%error, "{what} could not be claimed; it is tried again");
+            shared.hub.storage_failed(error);
+        })
+        .ok()
 }

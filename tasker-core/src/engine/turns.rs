@@ -56,16 +56,19 @@ impl Core {
         tracing::error!(frame = %id, %failure, "a turn did not end: its VM was given up");
         frame.vm = None;
         let time = frame.machine.turn_time(self.shared.clock.now());
-        self.events.push_back((
-            id,
-            Event::TurnEnded {
-                time,
-                made: Vec::new(),
-                dropped: Vec::new(),
-                logs: Vec::new(),
-                next: FrameNext::Failed(failure),
-            },
-        ));
+        self.end_bare(id, time, FrameNext::Failed(failure));
+    }
+
+    /// Ends a turn that made nothing.
+    fn end_bare(&mut self, id: StackRunId, time: Timestamp, next: FrameNext) {
+        let bare = Event::TurnEnded {
+            time,
+            made: Vec::new(),
+            dropped: Vec::new(),
+            logs: Vec::new(),
+            next,
+        };
+        self.events.push_back((id, bare));
     }
 
     /// A turn ended. Before it is committed the versions of the nested tasks that it calls must be known.
@@ -260,16 +263,7 @@ impl Core {
     /// Commits that the frame needs a person.
     pub(crate) fn block(&mut self, id: StackRunId, time: Timestamp, reason: BlockedReason) {
         tracing::warn!(frame = %id, %reason, "a run is blocked");
-        self.events.push_back((
-            id,
-            Event::TurnEnded {
-                time,
-                made: Vec::new(),
-                dropped: Vec::new(),
-                logs: Vec::new(),
-                next: FrameNext::Blocked(reason),
-            },
-        ));
+        self.end_bare(id, time, FrameNext::Blocked(reason));
     }
 }
 

@@ -39,8 +39,8 @@ pub(super) fn source(bridge: &[&str]) -> String {
     text
 }
 
-/// The second script: a function that takes what `lazy.js` gives it and answers the web globals by name. A realm costs half without it,
-/// and few tasks need one. It runs in the realm as the task has left it: what a task did to the language before it first touches `URL`
+/// The second script: a function that takes what `lazy.js` gives it and answers the web globals by name. A realm is cheaper without it,
+/// and few tasks need it. It runs in the realm as the task has left it: what a task did to the language before it first touches `URL`
 /// can confuse its own `URL`, and reaches no more than that.
 pub(super) fn web_source() -> String {
     let lazy = include_str!("prelude/lazy.js");
