@@ -4,11 +4,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
+mod support;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::{FutureExt, StreamExt};
 use serde_json::{Value, json};
+use support::{sound, until};
 use tasker_core::testing::{Stub, TestClock, TestEngine};
 use tasker_core::{
     BlockedReason, Drive, EngineError, Json, MemoryStorage, MethodPolicy, Processed, RetryPolicy,
@@ -21,23 +24,6 @@ const SUM: &str = r"module.exports = async (input, { tools }) => {
     for (let i = 0; i < 5; i++) n = await tools.svc.step(n + 1);
     return n;
 }";
-
-/// Waits until the condition holds, letting others run.
-async fn until(mut condition: impl FnMut() -> bool) {
-    for _ in 0..1_000_000 {
-        if condition() {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
-    panic!("the condition never held");
-}
-
-async fn sound(test: &TestEngine) {
-    test.engine().quiet().await;
-    let violations = test.audit().await;
-    assert!(violations.is_empty(), "{violations:?}");
-}
 
 /// A service whose third call hangs until the test lets it go.
 fn hangs_at_third() -> (Stub, watch::Sender<bool>) {

@@ -5,19 +5,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
+mod support;
+
 use futures::FutureExt;
 use serde_json::{Value, json};
+use support::sound;
 use tasker_core::testing::{Stub, TestEngine};
 use tasker_core::{Json, LogCursor, RunError, RunStatus, ServiceError};
 
 fn value(value: &Value) -> Json {
     Json::from(value).unwrap()
-}
-
-async fn sound(test: &TestEngine) {
-    test.engine().quiet().await;
-    let violations = test.audit().await;
-    assert!(violations.is_empty(), "{violations:?}");
 }
 
 /// A service that adds, fails, and echoes.

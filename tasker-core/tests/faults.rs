@@ -4,12 +4,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
+mod support;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::Value;
+use support::{sound, until};
 use tasker_core::adaptor::{FaultAction, FaultStorage, Timestamp};
 use tasker_core::testing::{Stub, TestClock, TestEngine};
 use tasker_core::{
@@ -26,23 +29,6 @@ const SUM: &str = r"module.exports = async (input, { tools }) => {
 
 const LEASE: i64 = 30_000;
 const MOMENT: std::time::Duration = std::time::Duration::from_millis(5);
-
-/// Waits until the condition holds, letting others run.
-async fn until(mut condition: impl FnMut() -> bool) {
-    for _ in 0..1_000_000 {
-        if condition() {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
-    panic!("the condition never held");
-}
-
-async fn sound(test: &TestEngine) {
-    test.engine().quiet().await;
-    let violations = test.audit().await;
-    assert!(violations.is_empty(), "{violations:?}");
-}
 
 /// A service that waits at its `nth` call (from 0) until the test lets it go or the call is cancelled.
 fn hangs_at(nth: usize) -> (Stub, watch::Sender<bool>) {
