@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use tasker_adaptor_sqlite::SqliteStorage;
@@ -22,6 +22,8 @@ pub type Problem = Box<dyn Error + Send + Sync>;
 
 /// A worker that is silent for so long is taken for dead. Short, so that the examples are; the default is 30 s.
 pub const LEASE_MS: u64 = 500;
+/// A pause of the tasks, in milliseconds: longer than it takes to notice it and to kill.
+pub const PAUSE_MS: u64 = 1_500;
 /// Nothing here takes longer, else the example has failed.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -45,6 +47,28 @@ struct AtKill {
 impl AtKill {
     fn under_way(&self, call: &str) -> bool {
         self.sent.contains_key(call) && !self.recorded.contains(call)
+    }
+}
+
+/// The program: without arguments the parent, else the child in this folder with its services at this URL.
+pub async fn program(
+    name: &str,
+    parent: impl AsyncFnOnce() -> Result<(), Problem>,
+    child: impl AsyncFnOnce(&Path, &str) -> Result<(), Problem>,
+) -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments.as_slice() {
+        [] => parent().await,
+        ["child", folder, url] => child(Path::new(folder), url).await,
+        _ => Err("give no arguments; the program starts its children itself".into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("{name}: {problem}");
+            ExitCode::FAILURE
+        }
     }
 }
 

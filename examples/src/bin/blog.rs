@@ -22,7 +22,7 @@ use tasker_examples::fakes::blog::{
     Blog, DATABASE_KEY, OPENAI_KEY, POST, SEARCH_ENGINE, SEARCH_KEY,
 };
 use tasker_examples::fakes::serve;
-use tasker_examples::killed::{Kill, LEASE_MS, Problem, child, run_and_kill};
+use tasker_examples::killed::{Kill, LEASE_MS, PAUSE_MS, Problem, child, program, run_and_kill};
 use tasker_proxies::Secret;
 use tasker_proxies::openai::{OpenAi, OpenAiOptions};
 use tasker_proxies::supabase::{Supabase, SupabaseOptions};
@@ -30,25 +30,10 @@ use tasker_proxies::websearch::{GoogleSearch, GoogleSearchOptions, WebSearch};
 use tokio::sync::Semaphore;
 
 const TASK: &str = include_str!("../../tasks/blog-generator.js");
-/// Longer than it takes to notice the pause and to kill.
-const PAUSE_MS: u64 = 1_500;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let done = match arguments.as_slice() {
-        [] => parent().await,
-        ["child", folder, url] => write(Path::new(folder), url).await,
-        _ => Err("give no arguments; the program starts its children itself".into()),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("blog: {problem}");
-            ExitCode::FAILURE
-        }
-    }
+    program("blog", parent, write).await
 }
 
 async fn parent() -> Result<(), Problem> {

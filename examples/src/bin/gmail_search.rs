@@ -22,7 +22,7 @@ use tasker_examples::fakes::{
     serve,
     workspace::{ADMIN, DOMAINS, Workspace, users},
 };
-use tasker_examples::killed::{Kill, LEASE_MS, Problem, child, run_and_kill};
+use tasker_examples::killed::{Kill, LEASE_MS, PAUSE_MS, Problem, child, program, run_and_kill};
 use tasker_proxies::Secret;
 use tasker_proxies::gapi::{Gapi, GapiOptions};
 
@@ -31,25 +31,10 @@ const QUERY: &str = "subject:report";
 /// Small, so that there are many pages.
 const PAGE_SIZE: usize = 4;
 const SAMPLES: usize = 3;
-/// Longer than it takes to notice the pause and to kill.
-const PAUSE_MS: u64 = 1_500;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let done = match arguments.as_slice() {
-        [] => parent().await,
-        ["child", folder, url] => search(Path::new(folder), url).await,
-        _ => Err("give no arguments; the program starts its children itself".into()),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("gmail_search: {problem}");
-            ExitCode::FAILURE
-        }
-    }
+    program("gmail_search", parent, search).await
 }
 
 async fn parent() -> Result<(), Problem> {
