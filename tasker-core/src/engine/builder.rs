@@ -88,7 +88,7 @@ impl EngineBuilder {
     /// What stands between task code and this process. For code by strangers: [`Wall::process`].
     ///
     /// Default [`Wall::in_process`], and a warning in the log, for it is not to be chosen by forgetting: VMs on threads of this
-    /// process hold mistakes of code that was reviewed, not attacks on QuickJS itself.
+    /// process hold mistakes of code that was reviewed, not attacks on QuickJS itself. For both: `Wall::in_process_for`.
     pub fn wall(mut self, wall: Wall) -> Self {
         self.wall = Some(wall);
         self
@@ -109,6 +109,16 @@ impl EngineBuilder {
     /// Frames with a VM in memory at one time, about 0.2 MB each. Default 1,024; the ones that wait longest are parked first.
     pub fn hot_frames(mut self, frames: usize) -> Self {
         self.options.hot_frames = frames.max(1);
+        self
+    }
+
+    /// Memory of all VMs together, in MiB, as they count it themselves. Default 1,024: four times what as many frames of usual tasks
+    /// take, and far below what they might take, for each may have [`Limits::memory_bytes`].
+    ///
+    /// Above it frames that wait are parked, the ones that wait longest first; while those that do not wait take so much, no further
+    /// ones are taken up. It is looked at between turns: the turns under way, one a thread, may pass it by what their frames may have.
+    pub fn hot_memory_mb(mut self, mib: usize) -> Self {
+        self.options.hot_bytes = mib.max(1).saturating_mul(1 << 20);
         self
     }
 
@@ -262,7 +272,7 @@ async fn start_core(
         Wall::in_process()
     });
     let threads = VmThreads::start(
-        &wall,
+        wall,
         shared.options.threads,
         shared.options.limits.stack_bytes,
         shared.clock.clone(),

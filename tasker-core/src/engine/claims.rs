@@ -30,13 +30,7 @@ impl Core {
             // Until the repair has said what is owned, a claim would confuse it.
             return;
         }
-        let room = self
-            .shared
-            .options
-            .window
-            .saturating_sub(self.active())
-            .min(self.shared.options.hot_frames.saturating_sub(self.active()))
-            .min(CLAIM);
+        let room = self.room().min(CLAIM);
         if self.want_frames && !self.claiming_frames && room > 0 {
             self.claim_frames(room, None);
         }

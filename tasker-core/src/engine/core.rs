@@ -308,7 +308,10 @@ impl Core {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Vm(report) => self.vm_reported(report),
+            Message::Vm(report) => {
+                self.threads.note(&report);
+                self.vm_reported(report);
+            }
             Message::Committed { turns, replies } => self.turns_answered(&turns, replies),
             Message::Finished { finishes, replies } => self.finishes_answered(&finishes, replies),
             Message::Released { frames, replies } => self.releases_answered(frames, replies),

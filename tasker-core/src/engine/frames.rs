@@ -114,6 +114,11 @@ impl Core {
                 });
             }
             Effect::Release => {
+                // Whatever becomes of it, it is not this VM that goes on.
+                if let Some(key) = frame.vm.take() {
+                    self.vms.remove(&key);
+                    self.threads.drop_vm(key);
+                }
                 let lease = frame.machine.facts.lease;
                 self.releases.push((id, lease));
             }

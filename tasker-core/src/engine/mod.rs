@@ -11,6 +11,7 @@ mod core;
 mod error;
 mod frames;
 mod handle;
+mod home_threads;
 mod hub;
 mod ids;
 mod lease;

@@ -30,6 +30,8 @@ pub(crate) struct Options {
     pub(crate) window: usize,
     /// Frames with a VM in memory at one time.
     pub(crate) hot_frames: usize,
+    /// Memory of all VMs, in bytes.
+    pub(crate) hot_bytes: usize,
     /// Calls asked at one time.
     pub(crate) calls_in_flight: usize,
     /// A frame that waits longer than this is parked, in milliseconds.
@@ -65,6 +67,7 @@ impl Default for Options {
             threads: std::thread::available_parallelism().map_or(2, usize::from),
             window: 128,
             hot_frames: 1_024,
+            hot_bytes: 1 << 30,
             calls_in_flight: 1_024,
             park_delay_ms: 5_000,
             park_always: false,

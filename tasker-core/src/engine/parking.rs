@@ -4,6 +4,7 @@ use tasker_adaptor::StackRunId;
 
 use super::core::Core;
 use super::options::Drive;
+use super::threads::NEW_VM_BYTES;
 use crate::run::{ChildKind, Event};
 
 impl Core {
@@ -50,18 +51,20 @@ impl Core {
         })
     }
 
-    /// Parks frames that have waited too long, that are too many, or that a shutdown gives back.
+    /// Parks frames that have waited too long, that are too many or take too much memory, or that a shutdown gives back.
     pub(crate) fn park_idle(&mut self) {
         let options = &self.shared.options;
         let old = self.shared.clock.monotonic_ms() - options.park_delay_ms as i64;
-        let mut excess = self.hot.len().saturating_sub(options.hot_frames);
+        let mut excess = self.vms.len().saturating_sub(options.hot_frames);
+        let mut bytes = self.threads.memory().saturating_sub(options.hot_bytes);
         let all = self.draining.is_some();
         let park: Vec<StackRunId> = self
             .idle
             .iter()
-            .take_while(|(since, _)| {
-                let take = all || *since <= old || excess > 0;
+            .take_while(|(since, id)| {
+                let take = all || *since <= old || excess > 0 || bytes > 0;
                 excess = excess.saturating_sub(1);
+                bytes = bytes.saturating_sub(self.memory_of(*id));
                 take
             })
             .map(|(_, id)| *id)
@@ -69,5 +72,28 @@ impl Core {
         for id in park {
             self.events.push_back((id, Event::Park));
         }
+    }
+
+    /// How many more frames may be taken up now: the window, the VMs and the memory that are left. Frames that wait make room when
+    /// it is needed, so they do not count. One frame may always be worked on, however much it takes.
+    pub(crate) fn room(&self) -> usize {
+        let options = &self.shared.options;
+        let active = self.active();
+        let room = options
+            .window
+            .min(options.hot_frames)
+            .saturating_sub(active);
+        let spare = options.hot_bytes.saturating_sub(self.threads.memory());
+        if room == 0 || spare / NEW_VM_BYTES >= room + self.preparing.len() {
+            return room;
+        }
+        let waiting: usize = self.idle.iter().map(|(_, id)| self.memory_of(*id)).sum();
+        let fit = ((spare + waiting) / NEW_VM_BYTES).saturating_sub(self.preparing.len());
+        room.min(fit.max(usize::from(active == 0)))
+    }
+
+    fn memory_of(&self, id: StackRunId) -> usize {
+        let vm = self.hot.get(&id).and_then(|frame| frame.vm);
+        vm.map_or(0, |key| self.threads.memory_of(key))
     }
 }

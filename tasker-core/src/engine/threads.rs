@@ -1,43 +1,44 @@
-//! The homes of VMs: threads of this process, or child processes. Each frame stays in its home while it is hot.
+//! The homes of VMs: threads of this process, child processes, or both. Each frame stays in its home while it is hot.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread::JoinHandle;
+use std::ops::Range;
+use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::background::OsThread;
 use super::clock::EngineClock;
 use super::core::Message;
+use super::home_threads::ThreadHomes;
 use crate::limits::{Limit, Limits};
 use crate::run::History;
-use crate::vm::{BytecodeCache, Stopper, VmDeliver, VmPool, VmStart};
+use crate::vm::{VmDeliver, VmStart};
 #[cfg(feature = "process-wall")]
 use crate::wall::process::ProcessHomes;
-use crate::wall::worker::{VmCommand, Watched, Worker, thread_stack};
+use crate::wall::worker::VmCommand;
 pub(crate) use crate::wall::worker::{VmDid, VmKey, VmReport};
 use crate::wall::{Wall, WallError};
 
-/// Realms that each home keeps ready.
-const PREPARED: usize = 2;
+/// What a VM counts as until it has said what it takes, in bytes: a realm and a small task.
+pub(crate) const NEW_VM_BYTES: usize = 256 << 10;
 
-/// How long after it was stopped a turn may go on before its thread is given up, in milliseconds:
-/// it is stuck in a native operation that never asks. Short, for the other frames of the thread wait meanwhile.
-const GRACE_MS: i64 = 300;
-
-/// The homes of an engine's VMs.
+/// The homes of an engine's VMs. The first ones are threads, the others child processes.
 pub(crate) struct VmThreads {
     next: u64,
-    homes: HashMap<VmKey, usize>,
-    /// Frames in each home.
+    vms: HashMap<VmKey, Place>,
+    /// VMs in each home.
     loads: Vec<usize>,
-    kind: Homes,
+    /// Memory of all VMs, in bytes.
+    memory: usize,
+    wall: Wall,
+    threads: Option<ThreadHomes>,
+    #[cfg(feature = "process-wall")]
+    processes: Option<ProcessHomes>,
 }
 
-enum Homes {
-    Threads(ThreadHomes),
-    #[cfg(feature = "process-wall")]
-    Processes(ProcessHomes),
+/// Where a VM is, and what it takes.
+struct Place {
+    home: usize,
+    bytes: usize,
 }
 
 impl VmThreads {
@@ -50,87 +51,125 @@ impl VmThreads {
         )
     )]
     pub(crate) async fn start(
-        wall: &Wall,
-        threads: usize,
+        wall: Wall,
+        count: usize,
         js_stack: usize,
         clock: EngineClock,
         reports: &UnboundedSender<Message>,
     ) -> Result<Self, WallError> {
-        let (count, kind) = match wall.processes() {
-            #[cfg(feature = "process-wall")]
+        #[cfg(feature = "process-wall")]
+        let processes = match wall.processes() {
             Some(settings) => {
                 let reports = reports.clone();
                 let report = move |report| reports.send(Message::Vm(report)).is_ok();
-                let homes =
-                    ProcessHomes::start(settings, threads, js_stack, Arc::new(report)).await?;
-                (homes.count(), Homes::Processes(homes))
+                let report = Arc::new(report);
+                Some(ProcessHomes::start(settings, count, js_stack, report).await?)
             }
-            #[cfg(not(feature = "process-wall"))]
-            Some(never) => match *never {},
-            None => {
-                let threads = threads.max(1);
-                let homes = ThreadHomes::start(threads, js_stack, clock, reports)
-                    .map_err(WallError::Threads)?;
-                (threads, Homes::Threads(homes))
-            }
+            None => None,
         };
-        Ok(Self {
+        let threads = wall
+            .has_threads()
+            .then(|| ThreadHomes::start(count, js_stack, clock, reports))
+            .transpose()
+            .map_err(WallError::Threads)?;
+        let mut all = Self {
             next: 0,
-            homes: HashMap::new(),
-            loads: vec![0; count],
-            kind,
-        })
+            vms: HashMap::new(),
+            loads: Vec::new(),
+            memory: 0,
+            wall,
+            threads,
+            #[cfg(feature = "process-wall")]
+            processes,
+        };
+        all.loads = vec![0; all.first_process() + all.process_count()];
+        Ok(all)
     }
 
-    /// Stops turns that have outlived their wall-clock guard, and gives up threads that do not answer to that: the frame whose
-    /// turn does not end is reported as destroyed, the others as lost. Child processes have a watch of their own.
+    /// Threads come first.
+    fn first_process(&self) -> usize {
+        self.threads.as_ref().map_or(0, ThreadHomes::count)
+    }
+
+    #[cfg(feature = "process-wall")]
+    fn process_count(&self) -> usize {
+        self.processes.as_ref().map_or(0, ProcessHomes::count)
+    }
+
+    #[cfg(not(feature = "process-wall"))]
+    fn process_count(&self) -> usize {
+        0
+    }
+
+    /// The homes in which this frame may live.
+    fn homes_for(&self, start: &VmStart) -> Range<usize> {
+        let program = &start.program;
+        if self.wall.is_in_process(&program.name, &program.version) {
+            0..self.first_process()
+        } else {
+            self.first_process()..self.loads.len()
+        }
+    }
+
+    /// Memory of all VMs as they said it last, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// Memory of one VM, in bytes.
+    pub(crate) fn memory_of(&self, key: VmKey) -> usize {
+        self.vms.get(&key).map_or(0, |place| place.bytes)
+    }
+
+    /// Notes what a VM says that it takes.
+    pub(crate) fn note(&mut self, report: &VmReport) {
+        if let (Some(place), Some(bytes)) = (self.vms.get_mut(&report.key), report.memory) {
+            self.memory = self.memory - place.bytes + bytes;
+            place.bytes = bytes;
+        }
+    }
+
+    /// Stops turns that have outlived their guard, and gives up threads that do not answer to that: the frame whose turn does not
+    /// end is reported as destroyed, the others as lost. Child processes have a watch of their own.
     pub(crate) fn watch(&mut self, limits: &Limits) {
-        match &mut self.kind {
-            Homes::Threads(threads) => {
-                for (home, guilty) in threads.give_up(limits.turn_wall_ms) {
-                    let gone: Vec<VmKey> = self
-                        .homes
-                        .iter()
-                        .filter(|(_, at)| **at == home)
-                        .map(|(key, _)| *key)
-                        .collect();
-                    for key in gone {
-                        self.homes.remove(&key);
-                        self.loads[home] -= 1;
-                        threads.report(
-                            key,
-                            if key == guilty {
-                                VmDid::Destroyed(Limit::WallClock.failure(limits))
-                            } else {
-                                VmDid::Lost
-                            },
-                        );
-                    }
+        let Some(threads) = &mut self.threads else {
+            return;
+        };
+        let given_up = threads.give_up(limits.turn_wall_ms);
+        for (home, guilty) in given_up {
+            let here = |(key, place): (&VmKey, &Place)| (place.home == home).then_some(*key);
+            let gone: Vec<VmKey> = self.vms.iter().filter_map(here).collect();
+            for key in gone {
+                self.forget(key);
+                let what = if key == guilty {
+                    VmDid::Destroyed(Limit::WallClock.failure(limits))
+                } else {
+                    VmDid::Lost
+                };
+                if let Some(threads) = &self.threads {
+                    threads.report(key, what);
                 }
             }
-            #[cfg(feature = "process-wall")]
-            Homes::Processes(_) => {}
         }
     }
 
     /// When [`VmThreads::watch`] has to look next, on the monotonic clock, as far as turns are under way.
     pub(crate) fn next_watch_ms(&self, wall_ms: u64) -> Option<i64> {
-        match &self.kind {
-            Homes::Threads(threads) => threads.next_watch_ms(wall_ms),
-            #[cfg(feature = "process-wall")]
-            Homes::Processes(_) => None,
-        }
+        self.threads.as_ref()?.next_watch_ms(wall_ms)
     }
 
-    /// Builds a VM in the home with the fewest.
+    /// Builds a VM in that one of its homes that has the fewest.
     pub(crate) fn start_vm(&mut self, start: VmStart, history: Option<Arc<History>>) -> VmKey {
         self.next += 1;
         let key = VmKey(self.next);
-        let home = (0..self.loads.len())
+        let home = self
+            .homes_for(&start)
             .min_by_key(|n| self.loads[*n])
             .unwrap_or(0);
-        self.homes.insert(key, home);
         self.loads[home] += 1;
+        self.memory += NEW_VM_BYTES;
+        let bytes = NEW_VM_BYTES;
+        self.vms.insert(key, Place { home, bytes });
         self.send(
             home,
             VmCommand::Start {
@@ -143,261 +182,47 @@ impl VmThreads {
     }
 
     pub(crate) fn deliver(&self, key: VmKey, deliver: VmDeliver) {
-        if let Some(home) = self.homes.get(&key) {
-            self.send(*home, VmCommand::Deliver { key, deliver });
+        if let Some(place) = self.vms.get(&key) {
+            self.send(place.home, VmCommand::Deliver { key, deliver });
         }
     }
 
     pub(crate) fn drop_vm(&mut self, key: VmKey) {
-        if let Some(home) = self.homes.remove(&key) {
-            self.loads[home] -= 1;
+        if let Some(home) = self.forget(key) {
             self.send(home, VmCommand::Drop { key });
         }
     }
 
+    /// The home that it had.
+    fn forget(&mut self, key: VmKey) -> Option<usize> {
+        let Place { home, bytes } = self.vms.remove(&key)?;
+        self.loads[home] -= 1;
+        self.memory -= bytes;
+        Some(home)
+    }
+
     fn send(&self, home: usize, command: VmCommand) {
-        match &self.kind {
-            Homes::Threads(threads) => threads.send(home, command),
+        match &self.threads {
+            Some(threads) if home < threads.count() => threads.send(home, command),
             #[cfg(feature = "process-wall")]
-            Homes::Processes(processes) => processes.send(home, command),
+            _ => {
+                if let Some(processes) = &self.processes {
+                    processes.send(home - self.first_process(), command);
+                }
+            }
+            #[cfg(not(feature = "process-wall"))]
+            _ => {}
         }
     }
 
     /// Stops the homes and waits for them.
     pub(crate) fn join(self) {
-        match self.kind {
-            Homes::Threads(threads) => threads.join(),
-            #[cfg(feature = "process-wall")]
-            Homes::Processes(processes) => processes.join(),
+        if let Some(threads) = self.threads {
+            threads.join();
         }
-    }
-}
-
-/// Threads of this process. When they are dropped they end after the turn they are in; nobody waits for them.
-struct ThreadHomes {
-    threads: Vec<VmThread>,
-    settings: Settings,
-}
-
-/// What a new thread needs.
-struct Settings {
-    js_stack: usize,
-    clock: EngineClock,
-    reports: UnboundedSender<Message>,
-    cache: Arc<BytecodeCache>,
-}
-
-struct VmThread {
-    commands: mpsc::Sender<VmCommand>,
-    doing: Doing,
-    os_thread: OsThread,
-    handle: JoinHandle<()>,
-}
-
-impl VmThread {
-    fn doing(&self) -> MutexGuard<'_, Option<Running>> {
-        self.doing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A turn that is under way, for the watchdog.
-struct Running {
-    key: VmKey,
-    /// On the monotonic clock.
-    since_ms: i64,
-    stopper: Stopper,
-    stopped: bool,
-}
-
-/// What a VM thread is doing now.
-type Doing = Arc<Mutex<Option<Running>>>;
-
-impl Settings {
-    fn spawn(&self, n: usize) -> std::io::Result<VmThread> {
-        let (commands, inbox) = mpsc::channel();
-        let doing = Doing::default();
-        let os_thread = OsThread::default();
-        let home = ThreadHome {
-            inbox,
-            reports: self.reports.clone(),
-            cache: Arc::clone(&self.cache),
-            os_thread: os_thread.clone(),
-            watched: WatchedThread {
-                doing: Arc::clone(&doing),
-                clock: self.clock.clone(),
-            },
-        };
-        let handle = std::thread::Builder::new()
-            .name(format!("tasker-vm-{n}"))
-            .stack_size(thread_stack(self.js_stack))
-            .spawn(move || home.run())?;
-        Ok(VmThread {
-            commands,
-            doing,
-            os_thread,
-            handle,
-        })
-    }
-}
-
-impl ThreadHomes {
-    fn start(
-        count: usize,
-        js_stack: usize,
-        clock: EngineClock,
-        reports: &UnboundedSender<Message>,
-    ) -> std::io::Result<Self> {
-        let settings = Settings {
-            js_stack,
-            clock,
-            reports: reports.clone(),
-            cache: Arc::default(),
-        };
-        let threads = (0..count)
-            .map(|n| settings.spawn(n))
-            .collect::<std::io::Result<Vec<_>>>()?;
-        Ok(Self { threads, settings })
-    }
-
-    fn next_watch_ms(&self, wall_ms: u64) -> Option<i64> {
-        let wall_ms = i64::try_from(wall_ms).unwrap_or(i64::MAX);
-        let due = self.threads.iter().filter_map(|thread| {
-            let doing = thread.doing();
-            let running = doing.as_ref()?;
-            let grace = if running.stopped { GRACE_MS } else { 0 };
-            Some(
-                running
-                    .since_ms
-                    .saturating_add(wall_ms)
-                    .saturating_add(grace),
-            )
-        });
-        due.min()
-    }
-
-    /// Stops turns, and gives up the threads that do not answer to that: which, and the VM whose turn does not end.
-    fn give_up(&mut self, wall_ms: u64) -> Vec<(usize, VmKey)> {
-        let now = self.settings.clock.monotonic_ms();
-        let mut given_up = Vec::new();
-        for home in 0..self.threads.len() {
-            let stuck = {
-                let mut doing = self.threads[home].doing();
-                let Some(running) = &mut *doing else { continue };
-                let over = now - running.since_ms - i64::try_from(wall_ms).unwrap_or(i64::MAX);
-                if over < 0 {
-                    continue;
-                }
-                if !running.stopped {
-                    running.stopper.stop();
-                    running.stopped = true;
-                }
-                (over >= GRACE_MS).then_some(running.key)
-            };
-            if let Some(guilty) = stuck
-                && let Ok(fresh) = self.settings.spawn(home)
-            {
-                // The old thread ends by itself when its native operation does: its channel is closed.
-                let old = std::mem::replace(&mut self.threads[home], fresh);
-                old.os_thread.into_background();
-                given_up.push((home, guilty));
-            }
+        #[cfg(feature = "process-wall")]
+        if let Some(processes) = self.processes {
+            processes.join();
         }
-        given_up
-    }
-
-    fn report(&self, key: VmKey, what: VmDid) {
-        let time = self.settings.clock.now();
-        let report = VmReport { key, time, what };
-        // Without a core there is nobody to tell.
-        let _ = self.settings.reports.send(Message::Vm(report));
-    }
-
-    fn send(&self, home: usize, command: VmCommand) {
-        // A thread that is gone has reported nothing and never will; its frames are lost with the worker's lease.
-        if self.threads[home].commands.send(command).is_err() {
-            tracing::error!(thread = home, "a VM thread is gone");
-        }
-    }
-
-    fn join(self) {
-        for VmThread {
-            commands, handle, ..
-        } in self.threads
-        {
-            drop(commands);
-            let _ = handle.join();
-        }
-    }
-}
-
-/// What runs on a VM thread.
-struct ThreadHome {
-    inbox: mpsc::Receiver<VmCommand>,
-    reports: UnboundedSender<Message>,
-    cache: Arc<BytecodeCache>,
-    os_thread: OsThread,
-    watched: WatchedThread,
-}
-
-impl ThreadHome {
-    fn run(mut self) {
-        self.os_thread.is_here();
-        let mut worker = Worker::new(VmPool::new(Arc::clone(&self.cache), PREPARED));
-        while let Some(command) = self.next(&mut worker) {
-            if let Some(report) = worker.handle(command, &mut self.watched)
-                && self.reports.send(Message::Vm(report)).is_err()
-            {
-                return;
-            }
-        }
-    }
-
-    /// The next command. While there is none, realms are prepared.
-    fn next(&self, worker: &mut Worker) -> Option<VmCommand> {
-        loop {
-            match self.inbox.try_recv() {
-                Ok(command) => return Some(command),
-                Err(mpsc::TryRecvError::Disconnected) => return None,
-                Err(mpsc::TryRecvError::Empty) => {
-                    if !worker.refill() {
-                        return self.inbox.recv().ok();
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Tells the watchdog what the thread is doing.
-struct WatchedThread {
-    doing: Doing,
-    clock: EngineClock,
-}
-
-impl WatchedThread {
-    fn set(&self, running: Option<Running>) {
-        *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = running;
-    }
-}
-
-impl Watched for WatchedThread {
-    fn begins(&mut self, key: VmKey, stopper: Stopper, _wall_ms: u64) {
-        self.set(Some(Running {
-            key,
-            since_ms: self.clock.monotonic_ms(),
-            stopper,
-            stopped: false,
-        }));
-    }
-
-    fn replayed_one(&mut self, _key: VmKey) {
-        let mut doing = self.doing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = &mut *doing {
-            running.since_ms = self.clock.monotonic_ms();
-        }
-    }
-
-    fn ends(&mut self) {
-        self.set(None);
     }
 }

@@ -131,7 +131,11 @@ impl Core {
         let mut logs = turn.logs;
         let mut rows = Vec::with_capacity(turn.made.len());
         let mut asking = self.calls.len();
-        let mut starting = self.active();
+        let nests = turn
+            .made
+            .iter()
+            .any(|made| matches!(made, Made::Task { .. }));
+        let mut room = if nests { self.room() } else { 0 };
         let by_hand = self.shared.options.drive == Drive::Manual;
         let options = &self.shared.options;
         for made in turn.made {
@@ -161,13 +165,13 @@ impl Core {
                     match names.get(&name).cloned() {
                         Some(Current::Version(version)) if frame.depth < options.limits.depth => {
                             let claimed = !by_hand
-                                && starting < options.window
+                                && room > 0
                                 && self
                                     .shared
                                     .programs
                                     .cached(&TaskName::new(name.as_str()), &version)
                                     .is_some();
-                            starting += usize::from(claimed);
+                            room -= usize::from(claimed);
                             let depth = frame.depth + 1;
                             let task = TaskName::new(name);
                             (

@@ -217,6 +217,9 @@ fn prepare_here(
 
 impl Program {
     /// The program of a stored task.
+    ///
+    /// # Errors
+    /// `Corrupt` when the row does not hold what was published as this version, or what it holds cannot be read.
     pub fn from_function(function: &TaskFunction) -> Result<Self, TaskError> {
         let path = match TaskOptions::of(function)?.entry {
             entry if entry.is_empty() => format!("{}.js", function.name),
@@ -228,6 +231,11 @@ impl Program {
             })?,
             None => BTreeMap::new(),
         };
+        let (name, options) = (&function.name, &function.options);
+        if version(name, &path, &function.source, &modules, options) != function.version {
+            let reason = "what is stored is not what was published: its hash is another";
+            return Err(corrupt(function, reason.to_owned()));
+        }
         on_parser_stack(&path, || {
             let loaded = load(&path, &function.source)?;
             let entry = entry(&path, &loaded.facts, Some(function.name.as_str()))?;

@@ -8,7 +8,7 @@ use super::worker::{VmDid, VmKey, VmReport};
 use crate::vm::{Made, Turn, TurnEnd};
 
 /// Raised with every change of what crosses the pipe: host and child must agree.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
 const READY: u8 = 1;
 const TURNED: u8 = 2;
@@ -22,10 +22,10 @@ const FAULT: u8 = 6;
 pub(crate) enum Answer {
     /// It is confined and takes commands.
     Ready(Ready),
-    /// A turn.
-    Turned(VmKey, Turn),
-    /// A replay that matched.
-    Replayed(VmKey),
+    /// A turn, and what the VM takes after it, in bytes.
+    Turned(VmKey, usize, Turn),
+    /// A replay that matched, and what the VM takes after it, in bytes.
+    Replayed(VmKey, usize),
     /// A replay that did not.
     Diverged(VmKey, BlockedReason),
     /// One recorded turn was run again: it has not hung.
@@ -69,15 +69,18 @@ pub(crate) fn write_replayed_one(out: &mut Output, key: VmKey) {
 
 pub(crate) fn write_report(out: &mut Output, report: &VmReport) {
     let key = report.key.0;
+    let memory = report.memory.unwrap_or(0) as u64;
     match &report.what {
         VmDid::Turned(turn) => message(out, |out| {
             out.byte(TURNED);
             out.number(key);
+            out.number(memory);
             write_turn(out, turn);
         }),
         VmDid::Replayed => message(out, |out| {
             out.byte(REPLAYED);
             out.number(key);
+            out.number(memory);
         }),
         VmDid::Diverged(reason) => message(out, |out| {
             out.byte(DIVERGED);
@@ -111,8 +114,12 @@ pub(crate) fn read_answer(body: &[u8]) -> Result<Answer, Garbled> {
             version: input.text()?,
             missing: input.list(Input::text)?,
         }),
-        TURNED => Answer::Turned(VmKey(input.number()?), read_turn(input)?),
-        REPLAYED => Answer::Replayed(VmKey(input.number()?)),
+        TURNED => Answer::Turned(
+            VmKey(input.number()?),
+            read_memory(input)?,
+            read_turn(input)?,
+        ),
+        REPLAYED => Answer::Replayed(VmKey(input.number()?), read_memory(input)?),
         DIVERGED => Answer::Diverged(
             VmKey(input.number()?),
             BlockedReason::Diverged {
@@ -128,6 +135,10 @@ pub(crate) fn read_answer(body: &[u8]) -> Result<Answer, Garbled> {
     };
     input.end()?;
     Ok(answer)
+}
+
+fn read_memory(input: &mut Input<'_>) -> Result<usize, Garbled> {
+    usize::try_from(input.number()?).map_err(|_| Garbled("more memory than there is"))
 }
 
 fn write_turn(out: &mut Output, turn: &Turn) {

@@ -171,8 +171,8 @@ impl Ledger {
     /// What is wrong with it.
     pub(crate) fn check(&mut self, answer: Answer) -> Result<Believed, Garbled> {
         let key = match &answer {
-            Answer::Turned(key, _)
-            | Answer::Replayed(key)
+            Answer::Turned(key, ..)
+            | Answer::Replayed(key, _)
             | Answer::Diverged(key, _)
             | Answer::ReplayedOne(key) => *key,
             Answer::Ready(_) | Answer::Fault(_) => {
@@ -188,6 +188,13 @@ impl Ledger {
             .vms
             .get_mut(&key)
             .ok_or(Garbled("it answers for a VM that is not there"))?;
+        let memory = match &answer {
+            // What it says is not checked, but it can count for no more than its frame may take.
+            Answer::Turned(_, bytes, _) | Answer::Replayed(_, bytes) => {
+                Some((*bytes).min(vm.limits.memory_bytes))
+            }
+            _ => None,
+        };
         let what = match (answer, &mut asked.what) {
             (Answer::ReplayedOne(_), What::Replay(left)) => {
                 *left = left
@@ -195,13 +202,13 @@ impl Ledger {
                     .ok_or(Garbled("it replays more than was recorded"))?;
                 return Ok(Believed::Progress);
             }
-            (Answer::Replayed(_), What::Replay(_)) => VmDid::Replayed,
+            (Answer::Replayed(..), What::Replay(_)) => VmDid::Replayed,
             (Answer::Diverged(_, reason), What::Replay(_)) => {
                 vm.ended = true;
                 VmDid::Diverged(diverged(reason)?)
             }
-            (Answer::Turned(_, turn), What::First) => VmDid::Turned(vm.turned(turn, &[])?),
-            (Answer::Turned(_, turn), What::Turn(items)) => {
+            (Answer::Turned(_, _, turn), What::First) => VmDid::Turned(vm.turned(turn, &[])?),
+            (Answer::Turned(_, _, turn), What::Turn(items)) => {
                 let items = std::mem::take(items);
                 VmDid::Turned(vm.turned(turn, &items)?)
             }
@@ -213,7 +220,12 @@ impl Ledger {
         if gone && !self.asked.iter().any(|asked| asked.key == key) {
             self.vms.remove(&key);
         }
-        Ok(Believed::Report(VmReport { key, time, what }))
+        Ok(Believed::Report(VmReport {
+            key,
+            time,
+            memory,
+            what,
+        }))
     }
 }
 

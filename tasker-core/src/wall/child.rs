@@ -16,6 +16,8 @@ use super::check::max_answer;
 use super::codec::{LENGTH, split};
 use super::commands::CommandReader;
 use super::confine;
+use super::guard::{Spent, since};
+use super::processor;
 use super::wire::Output;
 use super::worker::{VmDid, VmKey, VmReport, Watched, Worker};
 use crate::vm::{BytecodeCache, Stopper, Turn, TurnEnd, VmPool};
@@ -144,6 +146,8 @@ fn run(orders: Orders) -> Result<Never, String> {
     has_begun
         .recv()
         .map_err(|_| "its thread ended at once".to_owned())?;
+    // A first time: where the system keeps its clocks is looked up now.
+    processor::own_process();
     confine::seal(&pipes)?;
     confined
         .send(true)
@@ -272,7 +276,7 @@ fn write_bounded(out: &mut Output, report: &VmReport, worker: &Worker) {
     );
 }
 
-/// Interrupts turns that outlive their wall-clock guard. Counts its own pauses instead of asking for the time.
+/// Interrupts turns that outlive their guard. Counts its own pauses instead of asking for the time.
 #[derive(Default)]
 struct Clockwork {
     doing: Mutex<Doing>,
@@ -295,10 +299,9 @@ impl Clockwork {
 
     fn tick(&self) -> ! {
         let mut doing = self.doing();
-        let mut seen = 0;
-        let mut waited_ms = 0;
+        let (mut seen, mut waited_ms, mut processor_ms) = (0, 0, None);
         loop {
-            let Some((_, wall_ms)) = doing.running else {
+            let Some((_, guard_ms)) = doing.running else {
                 doing.stands = true;
                 doing = self
                     .begun
@@ -307,19 +310,22 @@ impl Clockwork {
                 doing.stands = false;
                 continue;
             };
-            let pause = (wall_ms / 8).clamp(1, 50);
+            if doing.turn != seen {
+                (seen, waited_ms, processor_ms) = (doing.turn, 0, processor::own_process());
+            }
+            let pause = (guard_ms / 8).clamp(1, 50);
             doing = self
                 .begun
                 .wait_timeout(doing, Duration::from_millis(pause))
                 .map_or_else(|poisoned| poisoned.into_inner().0, |(doing, _)| doing);
-            if doing.turn == seen {
-                waited_ms += pause;
-            } else {
-                seen = doing.turn;
-                waited_ms = 0;
+            if doing.turn != seen {
+                continue;
             }
-            if let Some((stopper, wall_ms)) = &doing.running
-                && waited_ms >= *wall_ms
+            waited_ms += pause;
+            let had = || since(processor_ms, processor::own_process());
+            if let Some((stopper, guard_ms)) = &doing.running
+                && Spent::when_due(waited_ms, *guard_ms, had)
+                    .is_some_and(|spent| spent.is_over(*guard_ms))
             {
                 stopper.stop();
             }

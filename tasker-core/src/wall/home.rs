@@ -19,14 +19,17 @@ use super::answers::{Answer, PROTOCOL, Ready, read_answer};
 use super::check::{Believed, Ledger, max_answer};
 use super::codec::split;
 use super::commands::CommandWriter;
+use super::guard::{Spent, since};
 use super::process::{Bell, Plan, Reports};
+use super::processor;
 use super::verdict::{End, SUSPICIONS, Sentence, Suspects, describe, failure, is_crash};
 use super::wire::{Garbled, Output};
 use super::worker::{VmCommand, VmDid, VmReport};
 
 /// How long a child may take to become ready, in milliseconds.
 pub(super) const READY_MS: u64 = 20_000;
-/// How long after its wall-clock guard a turn may go on before its child is killed, in milliseconds; never longer than the guard itself.
+/// How long after its guard a turn may go on before its child is killed, in milliseconds, counted as the guard is; never longer than
+/// the guard itself.
 const GRACE_MS: u64 = 1_000;
 /// Bytes read from a child at one time.
 const READ: usize = 64 << 10;
@@ -58,10 +61,29 @@ struct State {
     stopping: bool,
     /// Answers of all children.
     answers: u64,
-    /// `answers` when the watch last looked, and for how long it has been so, in milliseconds.
-    looked: (u64, u64),
+    looked: Looked,
     /// The watch has killed the child.
     sentence: Option<Sentence>,
+}
+
+/// What the watch saw when it last looked.
+#[derive(Default)]
+struct Looked {
+    /// `State::answers`.
+    answers: u64,
+    /// For how long it has been so, in milliseconds.
+    for_ms: u64,
+    /// Processor time that the child had had, at the second look that found it so.
+    processor_ms: Option<u64>,
+}
+
+impl Looked {
+    fn first(answers: u64) -> Self {
+        Self {
+            answers,
+            ..Self::default()
+        }
+    }
 }
 
 impl Home {
@@ -171,7 +193,7 @@ impl Home {
             state.child = Some(child);
             state.is_ready = false;
             state.sentence = None;
-            state.looked = (state.answers, 0);
+            state.looked = Looked::first(state.answers);
         }
         self.bell.ring();
         let mut bytes = Bytes::default();
@@ -216,7 +238,7 @@ impl Home {
         }
         let mut state = self.state();
         state.is_ready = true;
-        state.looked = (state.answers, 0);
+        state.looked = Looked::first(state.answers);
         Ok(ready)
     }
 
@@ -360,7 +382,12 @@ impl Home {
                 _ => VmDid::Lost,
             };
             let time = Timestamp::default();
-            let _ = (self.reports)(VmReport { key, time, what });
+            let _ = (self.reports)(VmReport {
+                key,
+                time,
+                memory: None,
+                what,
+            });
         }
         what
     }
@@ -373,24 +400,32 @@ impl Home {
             // The next look is rung for.
             return false;
         };
-        let (limit, sentence) = if !state.is_ready {
-            (READY_MS, Sentence::NotReady)
-        } else if let (Some((key, _)), Some(limits)) =
-            (state.ledger.under_way(), state.ledger.limits_under_way())
-        {
-            let wall = limits.turn_wall_ms;
-            (wall.saturating_add(wall.min(GRACE_MS)), Sentence::Turn(key))
-        } else {
-            state.looked = (state.answers, 0);
-            return false;
-        };
-        if state.looked.0 == state.answers {
-            state.looked.1 += passed_ms;
-        } else {
-            state.looked = (state.answers, 0);
+        let turn = state
+            .ledger
+            .under_way()
+            .zip(state.ledger.limits_under_way());
+        if state.is_ready && turn.is_none() || state.looked.answers != state.answers {
+            state.looked = Looked::first(state.answers);
+            return !state.is_ready || turn.is_some();
         }
-        if state.looked.1 >= limit && state.sentence.is_none() {
-            state.sentence = Some(sentence);
+        let looked = &mut state.looked;
+        looked.for_ms += passed_ms;
+        let sentence = if let (true, Some(((key, _), limits))) = (state.is_ready, turn) {
+            let processor_ms = || processor::of_process(child.id());
+            if looked.processor_ms.is_none() {
+                looked.processor_ms = processor_ms();
+            }
+            let guard_ms = limits.turn_wall_ms;
+            let guard_ms = guard_ms.saturating_add(guard_ms.min(GRACE_MS));
+            let had = || since(looked.processor_ms, processor_ms());
+            Spent::when_due(looked.for_ms, guard_ms, had)
+                .filter(|spent| spent.is_over(guard_ms))
+                .map(|_| Sentence::Turn(key))
+        } else {
+            (looked.for_ms >= READY_MS).then_some(Sentence::NotReady)
+        };
+        if sentence.is_some() && state.sentence.is_none() {
+            state.sentence = sentence;
             let _ = child.kill();
         }
         true

@@ -7,7 +7,11 @@
 //! - *process* (`Wall::process`, feature `process-wall`): VMs in confined child processes, spoken to over pipes. A child that
 //!   hangs, crashes or answers garbage is killed and replaced; its frames are built again by replay, the guilty one fails.
 //!   For code by strangers.
+//!
+//! An engine may have both: `Wall::process().in_process_for(..)` names the tasks that were reviewed.
 
+pub(crate) mod guard;
+pub(crate) mod processor;
 pub(crate) mod worker;
 
 #[cfg(feature = "process-wall")]
@@ -58,6 +62,10 @@ pub fn read_answers(bytes: &[u8]) {
 }
 
 use std::path::PathBuf;
+#[cfg(feature = "process-wall")]
+use std::sync::Arc;
+
+use tasker_adaptor::{TaskName, TaskVersion};
 
 /// Which wall an engine has, for [`EngineBuilder::wall`](crate::EngineBuilder::wall).
 #[derive(Clone, Debug)]
@@ -72,6 +80,19 @@ pub(crate) struct Processes {
     pub(crate) program: Option<PathBuf>,
     pub(crate) count: Option<usize>,
     pub(crate) memory_bytes: u64,
+    reviewed: Option<Reviewed>,
+}
+
+/// Says of a task version whether it was reviewed.
+#[cfg(feature = "process-wall")]
+#[derive(Clone)]
+struct Reviewed(Arc<dyn Fn(&TaskName, &TaskVersion) -> bool + Send + Sync>);
+
+#[cfg(feature = "process-wall")]
+impl std::fmt::Debug for Reviewed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reviewed")
+    }
 }
 
 /// Without the feature there are none.
@@ -85,8 +106,38 @@ impl Wall {
         Self { processes: None }
     }
 
+    #[cfg(feature = "process-wall")]
     pub(crate) const fn processes(&self) -> Option<&Processes> {
         self.processes.as_ref()
+    }
+
+    /// Some tasks run on threads of this process.
+    pub(crate) fn has_threads(&self) -> bool {
+        match &self.processes {
+            None => true,
+            #[cfg(feature = "process-wall")]
+            Some(processes) => processes.reviewed.is_some(),
+            #[cfg(not(feature = "process-wall"))]
+            Some(never) => match *never {},
+        }
+    }
+
+    /// Frames of this task version run on threads of this process.
+    #[cfg_attr(
+        not(feature = "process-wall"),
+        expect(unused_variables, reason = "without children all do")
+    )]
+    pub(crate) fn is_in_process(&self, task: &TaskName, version: &TaskVersion) -> bool {
+        match &self.processes {
+            None => true,
+            #[cfg(feature = "process-wall")]
+            Some(processes) => match &processes.reviewed {
+                Some(Reviewed(is_reviewed)) => is_reviewed(task, version),
+                None => false,
+            },
+            #[cfg(not(feature = "process-wall"))]
+            Some(never) => match *never {},
+        }
     }
 }
 
@@ -106,6 +157,7 @@ impl Wall {
                 program: None,
                 count: None,
                 memory_bytes: 2 << 30,
+                reviewed: None,
             }),
         }
     }
@@ -115,6 +167,32 @@ impl Wall {
     pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
         if let Some(processes) = &mut self.processes {
             processes.program = Some(path.into());
+        }
+        self
+    }
+
+    /// Runs tasks that were reviewed on threads of this process; all others stay in the children.
+    ///
+    /// `is_reviewed` is asked with name and version whenever a frame begins or is taken up, a nested task's own for a nested task;
+    /// it should answer at once. Decide by the version, which is a hash of all that was published and is checked when the task is
+    /// read: whoever may publish under a name decides what the name means.
+    ///
+    /// This is a rule of the engine, not of the task: nothing that is published or stored can weaken the wall, and an engine that
+    /// takes a run over follows its own rule.
+    ///
+    /// ```no_run
+    /// # use std::collections::HashSet;
+    /// # use tasker_core::{TaskVersion, Wall};
+    /// # let reviewed: HashSet<TaskVersion> = HashSet::new();
+    /// let wall = Wall::process().in_process_for(move |_, version| reviewed.contains(version));
+    /// ```
+    #[must_use]
+    pub fn in_process_for(
+        mut self,
+        is_reviewed: impl Fn(&TaskName, &TaskVersion) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        if let Some(processes) = &mut self.processes {
+            processes.reviewed = Some(Reviewed(Arc::new(is_reviewed)));
         }
         self
     }

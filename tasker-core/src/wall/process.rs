@@ -197,7 +197,8 @@ impl Bell {
     }
 }
 
-/// Looks at busy children until the engine is gone. It counts its own pauses: a host that was stopped for a while blames nobody for it.
+/// Looks at busy children until the engine is gone. It counts its own pauses and the children's processor time: a host that was stopped
+/// for a while, or is busy, blames nobody for it.
 fn watch(homes: &[Arc<Home>], awake: &AtomicBool, rung: &mpsc::Receiver<()>) {
     while rung.recv().is_ok() {
         loop {

@@ -294,7 +294,7 @@ fn programs_that_were_forgotten_cross_again() {
 }
 
 fn turned(turn: Turn) -> Answer {
-    Answer::Turned(VmKey(1), turn)
+    Answer::Turned(VmKey(1), 300_000, turn)
 }
 
 fn turn(made: Vec<Made>, end: TurnEnd) -> Turn {
@@ -412,11 +412,11 @@ fn lies_are_not_believed() {
             "a payload passes its limit",
         ),
         (
-            Answer::Turned(VmKey(2), waits(vec![one()])),
+            Answer::Turned(VmKey(2), 0, waits(vec![one()])),
             "it answers what was not asked",
         ),
         (
-            Answer::Replayed(VmKey(1)),
+            Answer::Replayed(VmKey(1), 0),
             "it answers otherwise than it was asked",
         ),
         (
@@ -453,6 +453,20 @@ fn an_ended_frame_says_nothing_more() {
     let again = turned(turn(vec![], TurnEnd::Failed(Failure::new("Error", "over"))));
     assert!(ledger.check(again).is_ok(), "an honest child says so too");
     assert!(ledger.check(ends()).is_err());
+}
+
+#[test]
+fn what_a_frame_is_said_to_take_counts_for_no_more_than_it_may_have() {
+    let (said, may) = (usize::MAX, start().limits.memory_bytes);
+    for (said, counts) in [(300_000, 300_000), (said, may)] {
+        let mut ledger = Ledger::default();
+        ledger.note(&started(1, None));
+        let answer = Answer::Turned(VmKey(1), said, turn(vec![], TurnEnd::Completed(None)));
+        match ledger.check(answer) {
+            Ok(Believed::Report(report)) => assert_eq!(report.memory, Some(counts)),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

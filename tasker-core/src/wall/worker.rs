@@ -36,6 +36,8 @@ pub(crate) struct VmReport {
     pub(crate) key: VmKey,
     /// Time of the turn.
     pub(crate) time: Timestamp,
+    /// What the VM takes after that, in bytes; `None`: there is no VM any more.
+    pub(crate) memory: Option<usize>,
     pub(crate) what: VmDid,
 }
 
@@ -101,7 +103,7 @@ impl Worker {
         command: VmCommand,
         watched: &mut impl Watched,
     ) -> Option<VmReport> {
-        let (key, time, what) = match command {
+        let (key, time, memory, what) = match command {
             VmCommand::Start {
                 key,
                 start,
@@ -121,13 +123,15 @@ impl Worker {
                         }
                     }
                 };
+                let memory = vm.memory_bytes();
                 self.vms.insert(key, (vm, Arc::clone(&start.limits)));
-                (key, start.time, what)
+                (key, start.time, memory, what)
             }
             VmCommand::Deliver { key, deliver } => {
                 let (vm, limits) = self.vms.get_mut(&key)?;
                 watched.begins(key, vm.stopper(), limits.turn_wall_ms);
-                (key, deliver.time, VmDid::Turned(vm.deliver(&deliver)))
+                let turn = vm.deliver(&deliver);
+                (key, deliver.time, vm.memory_bytes(), VmDid::Turned(turn))
             }
             VmCommand::Drop { key } => {
                 self.vms.remove(&key);
@@ -135,7 +139,12 @@ impl Worker {
             }
         };
         watched.ends();
-        Some(VmReport { key, time, what })
+        Some(VmReport {
+            key,
+            time,
+            memory: Some(memory),
+            what,
+        })
     }
 }
 
