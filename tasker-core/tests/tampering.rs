@@ -149,6 +149,43 @@ async fn a_changed_row_blocks_its_run_and_is_named() {
     second.shutdown().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_task_blocks_its_runs_and_is_named() {
+    for (what, change) in [
+        (
+            "other code",
+            "source = replace(source, '[first, second, word]', '[first, second, word, 1]')",
+        ),
+        ("a grant", "options = '{\"grants\":[\"keystore\"]}'"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tasker.db");
+        let first = engine(&path).await;
+        first.publish(TASK).name("steps").await.unwrap();
+        let input = serde_json::json!({ "n": 1 });
+        let run = first.submit("steps", &input).await.unwrap();
+        waits(&run).await;
+        first.shutdown().await.unwrap();
+
+        let rows = rusqlite::Connection::open(&path).unwrap();
+        let change = format!("UPDATE task_functions SET {change}");
+        assert_eq!(rows.execute(&change, []).unwrap(), 1, "{what}");
+        drop(rows);
+
+        let second = engine(&path).await;
+        let run = second.run(run.id()).await.unwrap();
+        run.signal("go", &"on").await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_mins(1), run.outcome()).await;
+        match ended.expect("the run is blocked") {
+            Err(RunError::Blocked(BlockedReason::Corrupt { what: told })) => {
+                assert!(told.contains("steps") && told.contains("hash"), "{told}");
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+        second.shutdown().await.unwrap();
+    }
+}
+
 async fn engine(path: &Path) -> Engine {
     Engine::builder()
         .storage(SqliteStorage::open(path).await.unwrap())

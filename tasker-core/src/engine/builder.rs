@@ -116,7 +116,9 @@ impl EngineBuilder {
     /// take, and far below what they might take, for each may have [`Limits::memory_bytes`].
     ///
     /// Above it frames that wait are parked, the ones that wait longest first; while those that do not wait take so much, no further
-    /// ones are taken up. It is looked at between turns: the turns under way, one a thread, may pass it by what their frames may have.
+    /// ones are taken up and their turns wait for one another. What a turn takes is known when it is over: before that it counts for
+    /// what turns came to lately. So tasks that took little and suddenly take much may pass the budget once, by what 16 frames a thread
+    /// may have at most. One frame is always worked on, whatever it takes.
     pub fn hot_memory_mb(mut self, mib: usize) -> Self {
         self.options.hot_bytes = mib.max(1).saturating_mul(1 << 20);
         self
@@ -271,14 +273,7 @@ async fn start_core(
         );
         Wall::in_process()
     });
-    let threads = VmThreads::start(
-        wall,
-        shared.options.threads,
-        shared.options.limits.stack_bytes,
-        shared.clock.clone(),
-        me,
-    )
-    .await?;
+    let threads = VmThreads::start(wall, &shared.options, shared.clock.clone(), me).await?;
     let worker = shared.ids.worker(shared.clock.host_now());
     let lease = LeaseClock::new(shared.clock.clone());
     let heartbeat = Heartbeat {

@@ -1,6 +1,7 @@
 //! The engine: claim → load → turn → step → commit → dispatch. The only layer that awaits.
 
 mod background;
+mod budget;
 mod builder;
 mod call_logs;
 mod calls;

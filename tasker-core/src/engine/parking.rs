@@ -4,7 +4,6 @@ use tasker_adaptor::StackRunId;
 
 use super::core::Core;
 use super::options::Drive;
-use super::threads::NEW_VM_BYTES;
 use crate::run::{ChildKind, Event};
 
 impl Core {
@@ -56,7 +55,7 @@ impl Core {
         let options = &self.shared.options;
         let old = self.shared.clock.monotonic_ms() - options.park_delay_ms as i64;
         let mut excess = self.vms.len().saturating_sub(options.hot_frames);
-        let mut bytes = self.threads.memory().saturating_sub(options.hot_bytes);
+        let mut bytes = self.threads.lack();
         let all = self.draining.is_some();
         let park: Vec<StackRunId> = self
             .idle
@@ -83,12 +82,12 @@ impl Core {
             .window
             .min(options.hot_frames)
             .saturating_sub(active);
-        let spare = options.hot_bytes.saturating_sub(self.threads.memory());
-        if room == 0 || spare / NEW_VM_BYTES >= room + self.preparing.len() {
+        let preparing = self.preparing.len();
+        if room == 0 || self.threads.room(preparing, 0) >= room {
             return room;
         }
-        let waiting: usize = self.idle.iter().map(|(_, id)| self.memory_of(*id)).sum();
-        let fit = ((spare + waiting) / NEW_VM_BYTES).saturating_sub(self.preparing.len());
+        let waiting = self.idle.iter().map(|(_, id)| self.memory_of(*id)).sum();
+        let fit = self.threads.room(preparing, waiting);
         room.min(fit.max(usize::from(active == 0)))
     }
 

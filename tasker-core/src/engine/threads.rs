@@ -1,14 +1,19 @@
 //! The homes of VMs: threads of this process, child processes, or both. Each frame stays in its home while it is hot.
+//!
+//! A VM is built or has a turn, one at a time. That work waits here while it does not fit into the memory budget, or its home has enough
+//! to do: what was sent to a home is done before a VM there can be given back. Turns go before new VMs, for they may give memory back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::budget::{Budget, Work};
 use super::clock::EngineClock;
 use super::core::Message;
 use super::home_threads::ThreadHomes;
+use super::options::Options;
 use crate::limits::{Limit, Limits};
 use crate::run::History;
 use crate::vm::{VmDeliver, VmStart};
@@ -18,27 +23,51 @@ use crate::wall::worker::VmCommand;
 pub(crate) use crate::wall::worker::{VmDid, VmKey, VmReport};
 use crate::wall::{Wall, WallError};
 
-/// What a VM counts as until it has said what it takes, in bytes: a realm and a small task.
-pub(crate) const NEW_VM_BYTES: usize = 256 << 10;
+/// Work that is sent to one home at a time: enough that it never waits for the next one.
+const DEPTH: usize = 16;
 
 /// The homes of an engine's VMs. The first ones are threads, the others child processes.
 pub(crate) struct VmThreads {
     next: u64,
     vms: HashMap<VmKey, Place>,
-    /// VMs in each home.
-    loads: Vec<usize>,
-    /// Memory of all VMs, in bytes.
-    memory: usize,
+    homes: Vec<Home>,
+    budget: Budget,
     wall: Wall,
     threads: Option<ThreadHomes>,
     #[cfg(feature = "process-wall")]
     processes: Option<ProcessHomes>,
 }
 
+#[derive(Default)]
+struct Home {
+    vms: usize,
+    /// Work that was sent and is not over.
+    sent: usize,
+    held_turns: VecDeque<(VmKey, VmCommand)>,
+    held_builds: VecDeque<(VmKey, VmCommand)>,
+}
+
 /// Where a VM is, and what it takes.
 struct Place {
     home: usize,
     bytes: usize,
+    work: WorkIs,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WorkIs {
+    Over,
+    Held(Work),
+    Sent(Work),
+}
+
+impl Home {
+    fn held(&mut self, work: Work) -> &mut VecDeque<(VmKey, VmCommand)> {
+        match work {
+            Work::Build => &mut self.held_builds,
+            Work::Turn => &mut self.held_turns,
+        }
+    }
 }
 
 impl VmThreads {
@@ -52,11 +81,11 @@ impl VmThreads {
     )]
     pub(crate) async fn start(
         wall: Wall,
-        count: usize,
-        js_stack: usize,
+        options: &Options,
         clock: EngineClock,
         reports: &UnboundedSender<Message>,
     ) -> Result<Self, WallError> {
+        let (count, js_stack) = (options.threads, options.limits.stack_bytes);
         #[cfg(feature = "process-wall")]
         let processes = match wall.processes() {
             Some(settings) => {
@@ -75,14 +104,15 @@ impl VmThreads {
         let mut all = Self {
             next: 0,
             vms: HashMap::new(),
-            loads: Vec::new(),
-            memory: 0,
+            homes: Vec::new(),
+            budget: Budget::new(options.hot_bytes, options.limits.memory_bytes),
             wall,
             threads,
             #[cfg(feature = "process-wall")]
             processes,
         };
-        all.loads = vec![0; all.first_process() + all.process_count()];
+        let count = all.first_process() + all.process_count();
+        all.homes.resize_with(count, Home::default);
         Ok(all)
     }
 
@@ -107,13 +137,8 @@ impl VmThreads {
         if self.wall.is_in_process(&program.name, &program.version) {
             0..self.first_process()
         } else {
-            self.first_process()..self.loads.len()
+            self.first_process()..self.homes.len()
         }
-    }
-
-    /// Memory of all VMs as they said it last, in bytes.
-    pub(crate) fn memory(&self) -> usize {
-        self.memory
     }
 
     /// Memory of one VM, in bytes.
@@ -121,12 +146,41 @@ impl VmThreads {
         self.vms.get(&key).map_or(0, |place| place.bytes)
     }
 
-    /// Notes what a VM says that it takes.
+    /// Memory that VMs must give back so that the work that waits can be sent, in bytes.
+    pub(crate) fn lack(&self) -> usize {
+        let (mut builds, mut turns) = (0, 0);
+        for home in &self.homes {
+            let free = DEPTH - home.sent;
+            let first = home.held_turns.len().min(free);
+            turns += first;
+            builds += home.held_builds.len().min(free - first);
+        }
+        self.budget.lack(builds, turns)
+    }
+
+    /// For how many more VMs there is memory, if `builds` others were built and so many bytes given back.
+    pub(crate) fn room(&self, builds: usize, back: usize) -> usize {
+        let held: usize = self.homes.iter().map(|home| home.held_builds.len()).sum();
+        self.budget.room(held + builds, back)
+    }
+
+    /// Notes that a VM was built or its turn is over, and what it says that it takes, and sends what fits now.
     pub(crate) fn note(&mut self, report: &VmReport) {
-        if let (Some(place), Some(bytes)) = (self.vms.get_mut(&report.key), report.memory) {
-            self.memory = self.memory - place.bytes + bytes;
+        let Some(place) = self.vms.get_mut(&report.key) else {
+            return;
+        };
+        let WorkIs::Sent(work) = place.work else {
+            // It is gone with its home; the core gives it back.
+            return;
+        };
+        place.work = WorkIs::Over;
+        self.homes[place.home].sent -= 1;
+        self.budget.ends(work);
+        if let Some(bytes) = report.memory {
+            self.budget.said(work, place.bytes, bytes);
             place.bytes = bytes;
         }
+        self.send_held();
     }
 
     /// Stops turns that have outlived their guard, and gives up threads that do not answer to that: the frame whose turn does not
@@ -164,41 +218,91 @@ impl VmThreads {
         let key = VmKey(self.next);
         let home = self
             .homes_for(&start)
-            .min_by_key(|n| self.loads[*n])
+            .min_by_key(|n| self.homes[*n].vms)
             .unwrap_or(0);
-        self.loads[home] += 1;
-        self.memory += NEW_VM_BYTES;
-        let bytes = NEW_VM_BYTES;
-        self.vms.insert(key, Place { home, bytes });
-        self.send(
-            home,
-            VmCommand::Start {
-                key,
-                start: Box::new(start),
-                history,
+        self.homes[home].vms += 1;
+        self.vms.insert(
+            key,
+            Place {
+                home,
+                bytes: 0,
+                work: WorkIs::Over,
             },
         );
+        let start = Box::new(start);
+        let command = VmCommand::Start {
+            key,
+            start,
+            history,
+        };
+        self.ask(key, Work::Build, command);
         key
     }
 
-    pub(crate) fn deliver(&self, key: VmKey, deliver: VmDeliver) {
-        if let Some(place) = self.vms.get(&key) {
-            self.send(place.home, VmCommand::Deliver { key, deliver });
-        }
+    pub(crate) fn deliver(&mut self, key: VmKey, deliver: VmDeliver) {
+        self.ask(key, Work::Turn, VmCommand::Deliver { key, deliver });
     }
 
     pub(crate) fn drop_vm(&mut self, key: VmKey) {
         if let Some(home) = self.forget(key) {
             self.send(home, VmCommand::Drop { key });
+            self.send_held();
         }
     }
 
-    /// The home that it had.
+    /// The home in which it was; `None` when it was never sent there.
     fn forget(&mut self, key: VmKey) -> Option<usize> {
-        let Place { home, bytes } = self.vms.remove(&key)?;
-        self.loads[home] -= 1;
-        self.memory -= bytes;
+        let Place { home, bytes, work } = self.vms.remove(&key)?;
+        let at = &mut self.homes[home];
+        at.vms -= 1;
+        match work {
+            WorkIs::Over => {}
+            WorkIs::Held(work) => {
+                at.held(work).retain(|(held, _)| *held != key);
+                if work == Work::Build {
+                    return None;
+                }
+            }
+            WorkIs::Sent(work) => {
+                at.sent -= 1;
+                self.budget.ends(work);
+            }
+        }
+        self.budget.gone(bytes);
         Some(home)
+    }
+
+    fn ask(&mut self, key: VmKey, work: Work, command: VmCommand) {
+        if let Some(place) = self.vms.get_mut(&key) {
+            place.work = WorkIs::Held(work);
+            let held = self.homes[place.home].held(work);
+            held.push_back((key, command));
+            self.send_held();
+        }
+    }
+
+    /// Sends what waits, as far as it fits: to one home after the other, so that none has all of the budget.
+    fn send_held(&mut self) {
+        for work in [Work::Turn, Work::Build] {
+            let mut sent = true;
+            while std::mem::take(&mut sent) {
+                for n in 0..self.homes.len() {
+                    let home = &mut self.homes[n];
+                    if home.sent >= DEPTH || home.held(work).is_empty() || !self.budget.fits(work) {
+                        continue;
+                    }
+                    if let Some((key, command)) = home.held(work).pop_front() {
+                        home.sent += 1;
+                        self.budget.begins(work);
+                        if let Some(place) = self.vms.get_mut(&key) {
+                            place.work = WorkIs::Sent(work);
+                        }
+                        self.send(n, command);
+                        sent = true;
+                    }
+                }
+            }
+        }
     }
 
     fn send(&self, home: usize, command: VmCommand) {

@@ -20,7 +20,7 @@ pub(crate) struct Spent {
 }
 
 impl Spent {
-    /// Asks for processor time only when the clock says that a guard of `guard_ms` may be over.
+    /// What was had; asks for processor time only when the clock says that a guard of `guard_ms` may be over.
     pub(crate) fn when_due(
         clock_ms: u64,
         guard_ms: u64,
