@@ -10,8 +10,8 @@ use std::path::Path;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// Changes of each entry of a corpus.
-const ROUNDS: u64 = 60;
+/// Changes of the entries of a corpus, all together.
+const ROUNDS: u64 = 800;
 
 #[test]
 fn source() {
@@ -61,7 +61,7 @@ fn run(target: &str, check: fn(&[u8])) {
 fn changes(target: &str, entries: &[Vec<u8>], check: fn(&[u8])) {
     let rounds = std::env::var("TASKER_FUZZ_ROUNDS").map_or(ROUNDS, |text| text.parse().unwrap());
     for (n, entry) in entries.iter().enumerate() {
-        for round in 0..rounds {
+        for round in 0..rounds.div_ceil(entries.len() as u64) {
             let seed = (n as u64) << 32 | round;
             let changed = changed(entry, entries, seed);
             let done = std::panic::catch_unwind(|| check(&changed));

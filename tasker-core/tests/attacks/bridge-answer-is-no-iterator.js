@@ -1,0 +1,3 @@
+// ends: error TypeError
+Object.prototype[Symbol.asyncIterator] = undefined;
+for await (const item of tools.svc.m([1, 2])) return item;

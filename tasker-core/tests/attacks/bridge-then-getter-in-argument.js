@@ -1,0 +1,3 @@
+// ends: cpu
+try { await tools.svc.m({ get then() { for (;;); } }); } catch {}
+return 'survived';

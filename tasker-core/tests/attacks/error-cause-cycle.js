@@ -1,0 +1,4 @@
+// ends: error Error
+const error = new Error('a ring');
+error.cause = new Error('and back', { cause: error });
+throw error;

@@ -1,0 +1,2 @@
+// ends: error SyntaxError
+return new Function('return import.meta.url')();

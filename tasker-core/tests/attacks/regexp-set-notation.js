@@ -1,0 +1,2 @@
+// ends: cpu
+return /^(?:[\p{L}&&[a-z]]+)+$/v.test('a'.repeat(40) + '!');

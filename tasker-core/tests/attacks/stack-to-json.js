@@ -1,0 +1,3 @@
+// ends: stack
+const deep = () => ({ toJSON() { return { x: deep() }; } });
+return JSON.stringify(deep());
