@@ -9,31 +9,38 @@ use tasker_adaptor::Json;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
-    /// Heap of the VM, in bytes. Default 64 MiB. Counted by QuickJS's allocator.
+    /// Heap of the VM, in bytes. Default 64 MiB: a payload of the largest size, parsed and copied a few times. Counted by QuickJS's
+    /// allocator. All VMs of an engine together have a budget of their own, `EngineBuilder::hot_memory_mb`.
     pub memory_bytes: usize,
-    /// JavaScript stack, in bytes. Default 512 KiB; at most 16 MiB, and the VM thread's stack is made 1 MiB larger.
+    /// JavaScript stack, in bytes. Default 512 KiB, some thousand calls deep; at most 16 MiB, and the VM thread's stack is made larger.
     pub stack_bytes: usize,
     /// Work of one turn, in interrupt ticks: QuickJS asks once in about 10,000 steps. Default 20,000 (a few seconds).
     /// Counted, not timed, so that it falls at the same place on replay.
     pub turn_ticks: u64,
-    /// Wall-clock guard of one turn, in milliseconds. Default 10,000. It catches what ticks do not count.
+    /// Guard of one turn, in milliseconds. Default 10,000. It catches what ticks do not count: operations inside QuickJS.
+    ///
+    /// On Linux it counts the time that the turn has really had on a processor, so that a machine which is busy or was stopped fails
+    /// nobody's turn; twenty times as long by the clock is the last line. On other systems it counts by the clock, and so does the
+    /// check of a task that is published.
     pub turn_wall_ms: u64,
-    /// Calls, nested tasks, timers and signal waits of one frame in its life. Default 100,000.
+    /// Calls, nested tasks, timers and signal waits of one frame in its life. Default 100,000: each is a row, and is replayed when
+    /// the frame is taken up again, in about a second for all of them.
     pub calls: u32,
-    /// Of these open at one time. Default 20,000.
+    /// Of these open at one time. Default 20,000: each is a promise with its arguments in the frame's memory.
     pub open_calls: u32,
     /// Calls, nested tasks, timers and signal waits of all frames of a run together. Default 1,000,000. Without it a task that runs
     /// itself would have no limit. Counted by each engine over the frames that it runs.
     pub run_calls: u32,
     /// Nested tasks of a run, in all. Default 10,000. Each is a VM and a journal; counted as [`Limits::run_calls`] is.
     pub run_frames: u32,
-    /// Nesting of tasks. Default 32; the root is 0.
+    /// Nesting of tasks. Default 32; the root is 0. It ends a task that runs itself before the totals of its run do.
     pub depth: u32,
-    /// Text of one payload (input, arguments, result, service answer), in bytes. Default 4 MiB.
+    /// Text of one payload (input, arguments, result, service answer), in bytes. Default 4 MiB: it is copied into a row and into the VM
+    /// whole. Larger things belong into a store that a service fills.
     pub payload_bytes: usize,
-    /// Nesting of a payload. Default 100.
+    /// Nesting of a payload. Default 100: whoever reads it recurses into it.
     pub json_depth: u32,
-    /// Log lines of one frame in its life. Default 10,000; further lines are dropped with one line that says so.
+    /// Log lines of one frame in its life. Default 10,000, for they are rows; further lines are dropped with one line that says so.
     pub log_lines: u32,
     /// Text of one log line, in bytes. Default 16 KiB; longer lines are cut with a mark.
     pub log_line_bytes: usize,
@@ -45,7 +52,8 @@ pub struct Limits {
     /// Whether task code may make code of text: `eval`, `Function` and its kin. Default true: it reaches no more than the frame that runs
     /// it. False makes what runs be what was published.
     pub eval: bool,
-    /// Source text of a task with its modules, in bytes. Default 1 MiB. Checked at publish.
+    /// Source text of a task with its modules, in bytes. Default 1 MiB: it is parsed when it is published and when it is loaded. Checked
+    /// at publish.
     pub source_bytes: usize,
 }
 

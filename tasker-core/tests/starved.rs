@@ -20,14 +20,15 @@ use sandboxes::{PATIENCE, alone, cpu, now, signal, stat, the_sandbox, until};
 
 const SANDBOX: &str = env!("CARGO_BIN_EXE_tasker-sandbox");
 /// Guard of a turn.
-const GUARD: Duration = Duration::from_secs(1);
+const GUARD: Duration = Duration::from_millis(GUARD_MS);
+const GUARD_MS: u64 = 1_000;
 
 async fn engine(wall: Wall, stub: &Stub) -> Engine {
     let engine = Engine::builder()
         .storage(MemoryStorage::new())
         .service(stub.clone())
         .limits(Limits {
-            turn_wall_ms: GUARD.as_millis() as u64,
+            turn_wall_ms: GUARD_MS,
             turn_ticks: u64::MAX,
             ..Limits::default()
         })
@@ -103,24 +104,24 @@ async fn a_thread_that_the_machine_has_no_time_for_goes_on() {
     let engine = engine(Wall::in_process(), &stub).await;
     let thread = vm_thread();
     // A tenth of a guard's work, as this machine does it.
-    let before = had_by(thread);
+    let before = had_ms(thread);
     let run = engine.submit("works", &4_000_000).await.unwrap();
     assert_eq!(result(&run).await.unwrap(), json!("worked"));
-    let trial = (had_by(thread) - before).max(Duration::from_millis(10));
-    let steps = 4_000_000 * GUARD.as_millis() / 10 / trial.as_millis();
+    let trial_ms = (had_ms(thread) - before).max(10);
+    let steps = 4_000_000 * GUARD_MS / 10 / trial_ms;
 
     renice(thread);
     let busy = Busy::start();
-    let (since, before) = (now(), had_by(thread));
+    let (since, before) = (now(), had_ms(thread));
     let run = engine.submit("works", &steps).await.unwrap();
     until("its guard would be over by the clock", || {
         now() - since > GUARD * 3 / 2
     })
     .await;
-    let had = had_by(thread) - before;
+    let had = had_ms(thread) - before;
     assert!(
-        !run.status().await.unwrap().is_terminal() && had < GUARD,
-        "it was not starved: {had:?}"
+        !run.status().await.unwrap().is_terminal() && had < GUARD_MS,
+        "it was not starved: {had} ms"
     );
     drop(busy);
     assert_eq!(result(&run).await.unwrap(), json!("worked"));
@@ -141,13 +142,13 @@ fn vm_thread() -> u32 {
     ours.next().unwrap()
 }
 
-/// Time of one thread of this process on a processor.
-fn had_by(thread: u32) -> Duration {
+/// Time of one thread of this process on a processor, in milliseconds.
+fn had_ms(thread: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
     let (_, rest) = stat.rsplit_once(") ").unwrap();
     let times = rest.split(' ').skip(11).take(2);
     let ticks: u64 = times.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
-    Duration::from_millis(ticks * 10)
+    ticks * 10
 }
 
 /// Gives a thread a smaller part of the machine.

@@ -86,7 +86,10 @@ pub(crate) struct Processes {
 /// Says of a task version whether it was reviewed.
 #[cfg(feature = "process-wall")]
 #[derive(Clone)]
-struct Reviewed(Arc<dyn Fn(&TaskName, &TaskVersion) -> bool + Send + Sync>);
+struct Reviewed(Arc<IsReviewed>);
+
+#[cfg(feature = "process-wall")]
+type IsReviewed = dyn Fn(&TaskName, &TaskVersion) -> bool + Send + Sync;
 
 #[cfg(feature = "process-wall")]
 impl std::fmt::Debug for Reviewed {

@@ -8,19 +8,20 @@ mod imp {
 
     /// The thread that asks: a system call.
     pub(crate) fn own_thread() -> Option<u64> {
-        Some(millis(ClockId::ThreadCPUTime))
+        millis(ClockId::ThreadCPUTime)
     }
 
     /// The process that asks, all its threads.
     #[cfg(feature = "process-wall")]
     pub(crate) fn own_process() -> Option<u64> {
-        Some(millis(ClockId::ProcessCPUTime))
+        millis(ClockId::ProcessCPUTime)
     }
 
-    fn millis(clock: ClockId) -> u64 {
+    fn millis(clock: ClockId) -> Option<u64> {
         let time = clock_gettime(clock);
-        let (seconds, nanos) = (time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs());
-        seconds * 1_000 + nanos / 1_000_000
+        let seconds = u64::try_from(time.tv_sec).ok()?;
+        let nanos = u64::try_from(time.tv_nsec).ok()?;
+        Some(seconds * 1_000 + nanos / 1_000_000)
     }
 
     /// A thread of this process; in steps of ten milliseconds on most systems.
