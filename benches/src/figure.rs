@@ -26,6 +26,9 @@ pub struct Figure {
     pub notes: String,
 }
 
+/// Turns a commit at which a floor of storage has to show that it is one.
+pub const BATCH_OF_FLOOR: usize = 256;
+
 /// What a figure should be.
 #[derive(Clone, Copy, Debug)]
 pub enum Goal {
@@ -62,6 +65,32 @@ impl Figure {
             holds,
             notes,
         }
+    }
+}
+
+impl Figure {
+    /// Does not hold, whatever its ratio, when its floor made `seen` steps a second at [`BATCH_OF_FLOOR`] turns a commit and not
+    /// `expected`: half of what the bare driver was seen to do on a machine of this kind.
+    #[must_use]
+    pub fn unless_suspect(mut self, seen: f64, expected: f64) -> Self {
+        let verdict = if seen < expected {
+            self.holds = false;
+            "floor_suspect"
+        } else {
+            "a floor"
+        };
+        self.notes += &format!(
+            "; the floor at {BATCH_OF_FLOOR} turns a commit: {seen:.0} steps/s, {expected:.0} expected: {verdict}"
+        );
+        self
+    }
+
+    /// Does not hold when it took more processor time a step, in microseconds.
+    #[must_use]
+    pub fn with_cpu(mut self, seen: f64, most: f64) -> Self {
+        self.holds &= seen <= most;
+        self.notes += &format!("; at most {most:.0} us CPU a step");
+        self
     }
 }
 

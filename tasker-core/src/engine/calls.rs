@@ -381,12 +381,14 @@ async fn perform(
         depth: 0,
     };
     let log = call.log.clone();
-    let work = async {
+    // In a box: each of the futures around it would carry the room for it once more.
+    let work = Box::pin(async {
         if asking.in_doubt {
             match policy.unknown_outcome {
                 UnknownOutcome::Retry => {}
                 UnknownOutcome::Block => return Answer::Unknown,
-                UnknownOutcome::Reconcile => match shared.services.reconcile(&call).await {
+                UnknownOutcome::Reconcile => match Box::pin(shared.services.reconcile(&call)).await
+                {
                     Ok(Reconciled::Happened(value)) => return Answer::Service(Ok(value)),
                     Ok(Reconciled::DidNotHappen) => {}
                     Ok(Reconciled::Unknown) => return Answer::Unknown,
@@ -399,7 +401,7 @@ async fn perform(
             return Answer::NotAsked;
         }
         Answer::Service(shared.services.invoke(call).await)
-    };
+    });
     let too_late = async {
         match deadline {
             Some(deadline) => {
@@ -442,7 +444,7 @@ fn cancelled(asking: &Asking) -> ServiceError {
 async fn granted(shared: &Shared, asking: &Asking) -> Option<Result<(), ServiceError>> {
     let loaded = match &asking.loaded {
         Some(loaded) => Arc::clone(loaded),
-        None => match code_of(shared, asking).await? {
+        None => match Box::pin(code_of(shared, asking)).await? {
             Ok(loaded) => loaded,
             Err(why) => {
                 return Some(Err(ServiceError::authorization(format!(

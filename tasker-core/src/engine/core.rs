@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt};
 use tasker_adaptor::{
     CallFinish, CallSeq, ClaimedCall, ClaimedFrame, CommitRefused, Hint, Lease, OwnedRow, Reaped,
     StackRun, StackRunId, Storage, StorageError, TaskRunId, Timestamp, TurnCommit, TurnReceipt,
@@ -35,10 +35,6 @@ use crate::vm::ToolNames;
 use tasker_adaptor::Json;
 
 /// What the core is told.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "reports of VMs are nearly all messages, and moving one is cheaper than a box"
-)]
 pub(crate) enum Message {
     /// A VM did something.
     Vm(VmReport),
@@ -85,7 +81,7 @@ pub(crate) enum Message {
     /// A frame was taken up again after its VM was dropped.
     Reloaded {
         frame: StackRunId,
-        claimed: Option<ClaimedFrame>,
+        claimed: Option<Box<ClaimedFrame>>,
     },
     /// A service answered.
     Answered {
@@ -325,7 +321,9 @@ impl Core {
             } => self.prepared(frame, lease, *prepared),
             Message::NamesResolved { frame, vm } => self.names_resolved(frame, vm),
             Message::Unread { frame, children } => self.found_settled(frame, &children),
-            Message::Reloaded { frame, claimed } => self.reloaded(frame, claimed),
+            Message::Reloaded { frame, claimed } => {
+                self.reloaded(frame, claimed.map(|claimed| *claimed));
+            }
             Message::Answered {
                 call,
                 lease,
@@ -561,11 +559,12 @@ impl Core {
         F: Future<Output = Option<Message>> + Send + 'static,
     {
         let me = self.me.clone();
-        tokio::spawn(async move {
-            if let Some(message) = work.await {
+        // An async block would hold the work twice: once as it came, once as it runs.
+        tokio::spawn(work.map(move |message| {
+            if let Some(message) = message {
                 let _ = me.send(message);
             }
-        });
+        }));
     }
 
     fn reap(&mut self) {

@@ -241,6 +241,7 @@ impl Core {
                     shared.storage.reload_frame(id, worker, shared.clock.now())
                 })
                 .await?;
+            let claimed = claimed.map(Box::new);
             Some(Message::Reloaded { frame: id, claimed })
         });
     }

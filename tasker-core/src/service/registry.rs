@@ -244,9 +244,21 @@ impl Services {
         let registered = self.find(&call.service)?;
         let method = call.method();
         registered.check_method(&call.service, &method)?;
-        let Some((fallback_name, fallback)) = self.fallback(registered, &method) else {
-            return self.ask(registered, call).await;
-        };
+        match self.fallback(registered, &method) {
+            None => self.ask(registered, call).await,
+            // In a box: few services have a fallback, and every call would carry the room for it.
+            Some(fallback) => Box::pin(self.ask_either(registered, fallback, call, &method)).await,
+        }
+    }
+
+    /// Asks the service, or its fallback when the service is known to be unhealthy or fails by itself.
+    async fn ask_either(
+        &self,
+        registered: &Registered,
+        (fallback_name, fallback): (&str, &Registered),
+        call: ServiceCall,
+        method: &str,
+    ) -> Result<Json, ServiceError> {
         let mut instead = call.clone();
         instead.service = fallback_name.into();
         let reason = match registered.known_health(self.now()) {

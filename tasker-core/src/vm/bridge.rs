@@ -197,10 +197,7 @@ impl Host for FrameHost {
                 None => Ok(ctx.undefined()),
             },
             Op::IsView => Ok(ctx.bool(args.at(0).is_typed_array())),
-            Op::Web => match self.cache.prelude() {
-                Some(prelude) => ctx.run_script(&prelude.web),
-                None => Err(ctx.throw_type("the realm has no prelude")),
-            },
+            Op::Web => ctx.run_script(&super::realm::web_bytecode()),
             Op::Clean => ctx.string(&capture::clean_stack(&args.at(0).text()?)),
         }
     }

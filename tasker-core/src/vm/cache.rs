@@ -21,14 +21,6 @@ struct Entries {
     code: HashMap<Key, Arc<[u8]>>,
     age: VecDeque<Key>,
     bytes: usize,
-    prelude: Option<Prelude>,
-}
-
-/// The scripts that are not a task's, compiled.
-#[derive(Clone, Debug)]
-pub(super) struct Prelude {
-    pub(super) main: Arc<[u8]>,
-    pub(super) web: Arc<[u8]>,
 }
 
 impl BytecodeCache {
@@ -58,14 +50,6 @@ impl BytecodeCache {
                 entries.bytes -= code.len();
             }
         }
-    }
-
-    pub(super) fn prelude(&self) -> Option<Prelude> {
-        self.entries().prelude.clone()
-    }
-
-    pub(super) fn keep_prelude(&self, prelude: Prelude) {
-        self.entries().prelude = Some(prelude);
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, Entries> {

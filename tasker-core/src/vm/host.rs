@@ -37,6 +37,17 @@ pub(super) struct Kernel {
     pub(super) error: Kept,
 }
 
+impl Kernel {
+    /// The same functions in a copy of their runtime.
+    pub(super) const fn in_copy(&self) -> Self {
+        Self {
+            start: self.start.in_copy(),
+            fire: self.fire.in_copy(),
+            error: self.error.in_copy(),
+        }
+    }
+}
+
 /// Promises that were rejected and have no handler yet, in the order of rejection.
 #[derive(Default)]
 struct Rejections {

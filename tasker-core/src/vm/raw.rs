@@ -19,16 +19,23 @@
     reason = "QuickJS is C; this is the one file of the VM that calls it, with the argument at each block"
 )]
 
-use std::alloc::Layout;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rquickjs::qjs;
+
+mod heap;
+mod template;
+
+use heap::Heap;
+#[cfg(feature = "process-wall")]
+pub(crate) use heap::when_out_of_memory;
+pub(super) use template::Template;
 
 /// A pending JavaScript exception: it waits in the context, [`Ctx::exception`] takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,202 +105,6 @@ pub(super) enum Job {
 }
 
 // ---------------------------------------------------------------------------------------------- memory
-
-/// Header of each block, in a ring through `Heap::ring`, so that all blocks can be freed without asking QuickJS.
-#[repr(C, align(16))]
-struct Block {
-    prev: *mut Block,
-    next: *mut Block,
-    size: usize,
-}
-
-const HEADER: usize = size_of::<Block>();
-
-/// The allocator of one runtime.
-struct Heap {
-    ring: Cell<*mut Block>,
-    used: Cell<usize>,
-    limit: Cell<usize>,
-    refused: Cell<bool>,
-}
-
-/// What is done when the system has no more memory for a heap that may have it. Nothing: the frame ends as if its own limit were
-/// passed. A process that only turns VMs ends itself instead, for the frame is not to blame.
-static OUT_OF_MEMORY: OnceLock<fn() -> !> = OnceLock::new();
-
-/// Ends the process by `end` when the system has no more memory.
-#[cfg(feature = "process-wall")]
-pub(crate) fn when_out_of_memory(end: fn() -> !) {
-    // Whoever comes second meant the same.
-    let _ = OUT_OF_MEMORY.set(end);
-}
-
-fn system_refuses() {
-    if let Some(end) = OUT_OF_MEMORY.get() {
-        end();
-    }
-}
-
-impl Heap {
-    const fn new() -> Self {
-        Self {
-            ring: Cell::new(ptr::null_mut()),
-            used: Cell::new(0),
-            limit: Cell::new(usize::MAX),
-            refused: Cell::new(false),
-        }
-    }
-
-    fn layout(size: usize) -> Option<Layout> {
-        Layout::from_size_align(size.checked_add(HEADER)?, 16).ok()
-    }
-
-    fn admits(&self, more: usize) -> bool {
-        let fits = self
-            .used
-            .get()
-            .checked_add(more)
-            .is_some_and(|sum| sum <= self.limit.get());
-        if !fits {
-            self.refused.set(true);
-        }
-        fits
-    }
-
-    #[expect(
-        clippy::cast_ptr_alignment,
-        reason = "the layout asks for the alignment of a block"
-    )]
-    fn alloc(&self, size: usize, zeroed: bool) -> *mut c_void {
-        let Some(layout) = Self::layout(size).filter(|layout| self.admits(layout.size())) else {
-            return ptr::null_mut();
-        };
-        // SAFETY: the layout's size is at least HEADER, so not zero. The block is written before it is linked.
-        unsafe {
-            let block = if zeroed {
-                std::alloc::alloc_zeroed(layout)
-            } else {
-                std::alloc::alloc(layout)
-            }
-            .cast::<Block>();
-            if block.is_null() {
-                system_refuses();
-                self.refused.set(true);
-                return ptr::null_mut();
-            }
-            self.used.set(self.used.get() + layout.size());
-            (*block).size = layout.size();
-            self.link(block);
-            block.add(1).cast()
-        }
-    }
-
-    /// # Safety
-    /// `block` is a live block of this heap that is not in the ring.
-    unsafe fn link(&self, block: *mut Block) {
-        let head = self.ring.get();
-        // SAFETY: the caller's promise for `block`; `head` is null or a live block of the ring, as is all that it points to.
-        unsafe {
-            (*block).prev = ptr::null_mut();
-            (*block).next = head;
-            if !head.is_null() {
-                (*head).prev = block;
-            }
-        }
-        self.ring.set(block);
-    }
-
-    /// # Safety
-    /// `block` is in the ring.
-    unsafe fn unlink(&self, block: *mut Block) {
-        // SAFETY: blocks in the ring and their neighbours are live.
-        unsafe {
-            let (prev, next) = ((*block).prev, (*block).next);
-            if prev.is_null() {
-                self.ring.set(next);
-            } else {
-                (*prev).next = next;
-            }
-            if !next.is_null() {
-                (*next).prev = prev;
-            }
-        }
-    }
-
-    /// # Safety
-    /// `memory` is null or was given by this heap and not freed.
-    unsafe fn free(&self, memory: *mut c_void) {
-        if memory.is_null() {
-            return;
-        }
-        // SAFETY: by the caller's promise there is a header in front, in the ring, whose size is the layout's.
-        unsafe {
-            let block = memory.cast::<Block>().sub(1);
-            self.unlink(block);
-            let size = (*block).size;
-            self.used.set(self.used.get() - size);
-            std::alloc::dealloc(block.cast(), Layout::from_size_align_unchecked(size, 16));
-        }
-    }
-
-    /// # Safety
-    /// As [`Heap::free`].
-    #[expect(
-        clippy::cast_ptr_alignment,
-        reason = "the layout asks for the alignment of a block"
-    )]
-    unsafe fn realloc(&self, memory: *mut c_void, size: usize) -> *mut c_void {
-        if memory.is_null() {
-            return self.alloc(size, false);
-        }
-        if size == 0 {
-            // SAFETY: passed on.
-            unsafe { self.free(memory) };
-            return ptr::null_mut();
-        }
-        // SAFETY: as in `free`; the block is out of the ring while it may move, and linked again in either case.
-        unsafe {
-            let block = memory.cast::<Block>().sub(1);
-            let old = (*block).size;
-            let Some(layout) = Self::layout(size)
-                .filter(|layout| layout.size() <= old || self.admits(layout.size() - old))
-            else {
-                return ptr::null_mut();
-            };
-            self.unlink(block);
-            let moved = std::alloc::realloc(
-                block.cast(),
-                Layout::from_size_align_unchecked(old, 16),
-                layout.size(),
-            )
-            .cast::<Block>();
-            if moved.is_null() {
-                system_refuses();
-                self.refused.set(true);
-                self.link(block);
-                return ptr::null_mut();
-            }
-            self.used.set(self.used.get() - old + layout.size());
-            (*moved).size = layout.size();
-            self.link(moved);
-            moved.add(1).cast()
-        }
-    }
-
-    fn free_all(&self) {
-        let mut block = self.ring.replace(ptr::null_mut());
-        while !block.is_null() {
-            // SAFETY: every block of the ring is live and freed once, for the ring was taken out; `next` is read before.
-            unsafe {
-                let next = (*block).next;
-                let size = (*block).size;
-                std::alloc::dealloc(block.cast(), Layout::from_size_align_unchecked(size, 16));
-                block = next;
-            }
-        }
-        self.used.set(0);
-    }
-}
 
 /// # Safety
 /// `opaque` is the `Shared` that was given to `JS_NewRuntime2` (invariant A).
@@ -408,8 +219,8 @@ unsafe extern "C" fn js_usable_size(memory: *const c_void) -> qjs::size_t {
     if memory.is_null() {
         return 0;
     }
-    // SAFETY: QuickJS asks for blocks of this heap only; each has its header in front.
-    unsafe { ((*memory.cast::<Block>().sub(1)).size - HEADER) as qjs::size_t }
+    // SAFETY: QuickJS asks for blocks of this heap only.
+    unsafe { heap::usable_size(memory) as qjs::size_t }
 }
 
 // --------------------------------------------------------------------------------------------- runtime
@@ -431,27 +242,10 @@ struct Shared {
     scratch: RefCell<Vec<u8>>,
 }
 
-/// One QuickJS runtime with one context.
-pub(super) struct Runtime {
-    ctx: NonNull<qjs::JSContext>,
-    /// Of `Box::into_raw`: QuickJS holds the same pointer, so no `Box` may claim it alone.
-    shared: NonNull<Shared>,
-}
-
-/// A value that outlives the borrow of a [`Ctx`]: a place in its runtime. Given back by [`Ctx::release`], or with the runtime.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Kept(u32);
-
-impl Runtime {
-    /// A runtime with the intrinsics that tasks get; `None` when the machine has no memory for it.
-    pub(super) fn new(host: Rc<dyn Host>) -> Option<Self> {
-        Self::with_stopper(host, Stopper::default())
-    }
-
-    /// [`Runtime::new`], ended by this stopper, which is for one runtime at a time.
-    pub(super) fn with_stopper(host: Rc<dyn Host>, stopper: Stopper) -> Option<Self> {
-        let owned = Box::new(Shared {
-            heap: Heap::new(),
+impl Shared {
+    fn new(heap: Heap, host: Rc<dyn Host>, stopper: Stopper) -> Self {
+        Self {
+            heap,
             rt: Cell::new(ptr::null_mut()),
             trip: Cell::new(None),
             armed: Cell::new(false),
@@ -464,7 +258,54 @@ impl Runtime {
             kept: RefCell::default(),
             free_slots: RefCell::default(),
             scratch: RefCell::default(),
-        });
+        }
+    }
+}
+
+/// One QuickJS runtime with one context.
+pub(super) struct Runtime {
+    ctx: NonNull<qjs::JSContext>,
+    /// Of `Box::into_raw`: QuickJS holds the same pointer, so no `Box` may claim it alone.
+    shared: NonNull<Shared>,
+}
+
+/// A value that outlives the borrow of a [`Ctx`]: a place in its runtime. Given back by [`Ctx::release`], or with the runtime.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Kept(u32);
+
+impl Kept {
+    /// The same place in a copy of its runtime.
+    pub(super) const fn in_copy(&self) -> Self {
+        Self(self.0)
+    }
+}
+
+impl Runtime {
+    /// A runtime with the intrinsics that tasks get; `None` when the machine has no memory for it.
+    pub(super) fn new(host: Rc<dyn Host>) -> Option<Self> {
+        Self::with_stopper(host, Stopper::default())
+    }
+
+    /// [`Runtime::new`], ended by this stopper, which is for one runtime at a time.
+    pub(super) fn with_stopper(host: Rc<dyn Host>, stopper: Stopper) -> Option<Self> {
+        Self::in_heap(Heap::new(), host, stopper)
+    }
+
+    /// A runtime for [`Template::of`].
+    pub(super) fn to_copy(host: Rc<dyn Host>) -> Option<Self> {
+        Self::to_copy_at(host, 0)
+    }
+
+    /// [`Runtime::to_copy`], so many bytes from the start of its memory.
+    pub(super) fn to_copy_at(host: Rc<dyn Host>, skip: usize) -> Option<Self> {
+        let piece = template::Piece::room()?;
+        piece.take(skip)?;
+        let heap = Heap::within(piece, 0);
+        Self::in_heap(heap, host, Stopper::default())
+    }
+
+    fn in_heap(heap: Heap, host: Rc<dyn Host>, stopper: Stopper) -> Option<Self> {
+        let owned = Box::new(Shared::new(heap, host, stopper));
         let functions = qjs::JSMallocFunctions {
             js_calloc: Some(js_calloc),
             js_malloc: Some(js_malloc),

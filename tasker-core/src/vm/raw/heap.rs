@@ -1,0 +1,267 @@
+//! The allocator of one runtime: it counts, refuses and can give everything back at once.
+//!
+//! Blocks come from the system, or lie in one piece of memory that is copied whole ([`super::template`]) and goes as a whole.
+#![expect(
+    unsafe_code,
+    reason = "memory that C code takes and gives back, with the argument at each block"
+)]
+
+use std::alloc::Layout;
+use std::cell::{Cell, OnceCell};
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::OnceLock;
+
+use super::template::Piece;
+
+/// Header of each block, in a ring through `Heap::ring`, so that all blocks can be freed without asking QuickJS.
+#[repr(C, align(16))]
+struct Block {
+    prev: *mut Block,
+    next: *mut Block,
+    size: usize,
+}
+
+const HEADER: usize = size_of::<Block>();
+
+/// The allocator of one runtime.
+pub(super) struct Heap {
+    ring: Cell<*mut Block>,
+    pub(super) used: Cell<usize>,
+    pub(super) limit: Cell<usize>,
+    pub(super) refused: Cell<bool>,
+    /// In which blocks lie that are not in the ring.
+    piece: OnceCell<Piece>,
+}
+
+/// What is done when the system has no more memory for a heap that may have it. Nothing: the frame ends as if its own limit were
+/// passed. A process that only turns VMs ends itself instead, for the frame is not to blame.
+static OUT_OF_MEMORY: OnceLock<fn() -> !> = OnceLock::new();
+
+/// Ends the process by `end` when the system has no more memory.
+#[cfg(feature = "process-wall")]
+pub(crate) fn when_out_of_memory(end: fn() -> !) {
+    // Whoever comes second meant the same.
+    let _ = OUT_OF_MEMORY.set(end);
+}
+
+fn system_refuses() {
+    if let Some(end) = OUT_OF_MEMORY.get() {
+        end();
+    }
+}
+
+impl Heap {
+    pub(super) fn new() -> Self {
+        Self {
+            ring: Cell::new(ptr::null_mut()),
+            used: Cell::new(0),
+            limit: Cell::new(usize::MAX),
+            refused: Cell::new(false),
+            piece: OnceCell::new(),
+        }
+    }
+
+    /// A heap that begins with this piece, whose blocks count as `used` bytes.
+    pub(super) fn within(piece: Piece, used: usize) -> Self {
+        let heap = Self::new();
+        heap.used.set(used);
+        // A new heap has none.
+        let _ = heap.piece.set(piece);
+        heap
+    }
+
+    pub(super) fn piece(&self) -> Option<&Piece> {
+        self.piece.get()
+    }
+
+    /// The piece, if the block lies in it.
+    fn piece_of(&self, block: *mut Block) -> Option<&Piece> {
+        self.piece()
+            .filter(|piece| piece.has(block.cast_const().cast()))
+    }
+
+    fn layout(size: usize) -> Option<Layout> {
+        Layout::from_size_align(size.checked_add(HEADER)?, 16).ok()
+    }
+
+    fn admits(&self, more: usize) -> bool {
+        let fits = self
+            .used
+            .get()
+            .checked_add(more)
+            .is_some_and(|sum| sum <= self.limit.get());
+        if !fits {
+            self.refused.set(true);
+        }
+        fits
+    }
+
+    #[expect(
+        clippy::cast_ptr_alignment,
+        reason = "the layout asks for the alignment of a block"
+    )]
+    pub(super) fn alloc(&self, size: usize, zeroed: bool) -> *mut c_void {
+        let Some(layout) = Self::layout(size).filter(|layout| self.admits(layout.size())) else {
+            return ptr::null_mut();
+        };
+        if let Some(room) = self.piece.get().and_then(|piece| piece.take(layout.size())) {
+            let block = room.as_ptr().cast::<Block>();
+            self.used.set(self.used.get() + layout.size());
+            // SAFETY: room for the block, aligned to 16 bytes and nobody's.
+            unsafe {
+                (*block).size = layout.size();
+                return block.add(1).cast();
+            }
+        }
+        // SAFETY: the layout's size is at least HEADER, so not zero. The block is written before it is linked.
+        unsafe {
+            let block = if zeroed {
+                std::alloc::alloc_zeroed(layout)
+            } else {
+                std::alloc::alloc(layout)
+            }
+            .cast::<Block>();
+            if block.is_null() {
+                system_refuses();
+                self.refused.set(true);
+                return ptr::null_mut();
+            }
+            self.used.set(self.used.get() + layout.size());
+            (*block).size = layout.size();
+            self.link(block);
+            block.add(1).cast()
+        }
+    }
+
+    /// # Safety
+    /// `block` is a live block of this heap that is not in the ring.
+    unsafe fn link(&self, block: *mut Block) {
+        let head = self.ring.get();
+        // SAFETY: the caller's promise for `block`; `head` is null or a live block of the ring, as is all that it points to.
+        unsafe {
+            (*block).prev = ptr::null_mut();
+            (*block).next = head;
+            if !head.is_null() {
+                (*head).prev = block;
+            }
+        }
+        self.ring.set(block);
+    }
+
+    /// # Safety
+    /// `block` is in the ring.
+    unsafe fn unlink(&self, block: *mut Block) {
+        // SAFETY: blocks in the ring and their neighbours are live.
+        unsafe {
+            let (prev, next) = ((*block).prev, (*block).next);
+            if prev.is_null() {
+                self.ring.set(next);
+            } else {
+                (*prev).next = next;
+            }
+            if !next.is_null() {
+                (*next).prev = prev;
+            }
+        }
+    }
+
+    /// # Safety
+    /// `memory` is null or was given by this heap and not freed.
+    pub(super) unsafe fn free(&self, memory: *mut c_void) {
+        if memory.is_null() {
+            return;
+        }
+        // SAFETY: by the caller's promise there is a header in front, whose size is the layout's; it is in the ring if it is not in the piece.
+        unsafe {
+            let block = memory.cast::<Block>().sub(1);
+            let size = (*block).size;
+            self.used.set(self.used.get() - size);
+            if let Some(piece) = self.piece_of(block) {
+                piece.give_back(block.cast_const().cast(), size);
+                return;
+            }
+            self.unlink(block);
+            std::alloc::dealloc(block.cast(), Layout::from_size_align_unchecked(size, 16));
+        }
+    }
+
+    /// # Safety
+    /// As [`Heap::free`].
+    #[expect(
+        clippy::cast_ptr_alignment,
+        reason = "the layout asks for the alignment of a block"
+    )]
+    pub(super) unsafe fn realloc(&self, memory: *mut c_void, size: usize) -> *mut c_void {
+        if memory.is_null() {
+            return self.alloc(size, false);
+        }
+        if size == 0 {
+            // SAFETY: passed on.
+            unsafe { self.free(memory) };
+            return ptr::null_mut();
+        }
+        // SAFETY: as in `free`; the block is out of the ring while it may move, and linked again in either case.
+        unsafe {
+            let block = memory.cast::<Block>().sub(1);
+            let old = (*block).size;
+            let Some(layout) = Self::layout(size)
+                .filter(|layout| layout.size() <= old || self.admits(layout.size() - old))
+            else {
+                return ptr::null_mut();
+            };
+            if let Some(piece) = self.piece_of(block) {
+                // It cannot grow where it is. Only the difference was asked for above, so the old one is given back first.
+                self.used.set(self.used.get() - old);
+                let moved = self.alloc(size, false);
+                if moved.is_null() {
+                    self.used.set(self.used.get() + old);
+                } else {
+                    let kept = size.min(old - HEADER);
+                    ptr::copy_nonoverlapping(memory.cast::<u8>(), moved.cast::<u8>(), kept);
+                    piece.give_back(block.cast_const().cast(), old);
+                }
+                return moved;
+            }
+            self.unlink(block);
+            let moved = std::alloc::realloc(
+                block.cast(),
+                Layout::from_size_align_unchecked(old, 16),
+                layout.size(),
+            )
+            .cast::<Block>();
+            if moved.is_null() {
+                system_refuses();
+                self.refused.set(true);
+                self.link(block);
+                return ptr::null_mut();
+            }
+            self.used.set(self.used.get() - old + layout.size());
+            (*moved).size = layout.size();
+            self.link(moved);
+            moved.add(1).cast()
+        }
+    }
+
+    /// Gives every block back to the system; the piece goes when the heap is dropped.
+    pub(super) fn free_all(&self) {
+        let mut block = self.ring.replace(ptr::null_mut());
+        while !block.is_null() {
+            // SAFETY: every block of the ring is live and freed once, for the ring was taken out; `next` is read before.
+            unsafe {
+                let next = (*block).next;
+                let size = (*block).size;
+                std::alloc::dealloc(block.cast(), Layout::from_size_align_unchecked(size, 16));
+                block = next;
+            }
+        }
+        self.used.set(0);
+    }
+}
+
+/// # Safety
+/// `memory` was given by a heap and not freed.
+pub(super) unsafe fn usable_size(memory: *const c_void) -> usize {
+    // SAFETY: by the caller's promise a header is in front.
+    unsafe { (*memory.cast::<Block>().sub(1)).size - HEADER }
+}

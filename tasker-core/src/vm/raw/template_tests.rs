@@ -1,0 +1,54 @@
+//! Copies of realms against realms that were built.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Template;
+use crate::vm::realm;
+
+#[test]
+fn a_copy_can_be_walked_and_freed_by_quickjs() {
+    let built = realm::built(0);
+    let bytes = built.memory_bytes();
+    assert_eq!(built.free_by_quickjs(), 0);
+    // The third uses the memory of the first.
+    for _ in 0..3 {
+        let (copy, _host) = realm::realm(&Arc::default());
+        assert_eq!(copy.memory_bytes(), bytes);
+        assert_eq!(copy.free_by_quickjs(), 0);
+    }
+}
+
+#[test]
+fn a_copy_is_refused_to_what_runs_a_task() {
+    let built = realm::built(0);
+    built.arm(1 << 20, 1 << 16);
+    assert!(Template::of(&built).is_none());
+}
+
+/// Two realms, built at addresses that differ in every byte that the heap spans. A word that is the same place in both is a pointer.
+/// What else looks like one is of the table of shapes, which is ordered by addresses, or has a small field in the place of its low
+/// bytes, for which there is [`super::ALIGN`].
+#[test]
+fn what_looks_like_a_pointer_is_one() {
+    const SKIP: usize = 0x1230;
+    let (one, two) = (
+        Template::of(&realm::built(0)).unwrap(),
+        Template::of(&realm::built(SKIP)).unwrap(),
+    );
+    let (ones, twos): (BTreeSet<_>, BTreeSet<_>) =
+        (one.pointers.iter().collect(), two.pointers.iter().collect());
+    let (mut stable, mut others) = (0, 0);
+    let all = 0u32..one.words.len() as u32;
+    for at in all {
+        let there = at + SKIP as u32 / 8;
+        let (word, other) = (one.words[at as usize], two.words[there as usize]);
+        match (ones.contains(&at), twos.contains(&there)) {
+            (true, true) if word + SKIP as u64 == other => stable += 1,
+            (false, false) => {}
+            _ => others += 1,
+        }
+    }
+    assert!(stable > 9_000, "{stable} pointers");
+    assert!(others < 300, "{others} are elsewhere");
+}

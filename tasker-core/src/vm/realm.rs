@@ -1,0 +1,107 @@
+//! Pristine realms: a runtime in which the prelude has run and no task code. The first of a process is built from source; the others
+//! are copies of its memory.
+
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+
+use super::bridge::Op;
+use super::cache::BytecodeCache;
+use super::capture::PRELUDE;
+use super::host::{FrameHost, Kernel};
+use super::prelude;
+use super::raw::{Ctx, Runtime, Template, Thrown};
+
+/// A pristine realm, and what stands behind its bridge.
+pub(super) type Realm = (Runtime, Rc<FrameHost>);
+
+/// What realms are made of, once a process: bytecode of the prelude's scripts, and the image of the first realm.
+struct Mould {
+    main: Arc<[u8]>,
+    web: Arc<[u8]>,
+    /// `None` where a realm cannot be copied: each is built.
+    image: Option<(Arc<Template>, Kernel)>,
+}
+
+static MOULD: OnceLock<Mould> = OnceLock::new();
+
+fn mould() -> &'static Mould {
+    MOULD.get_or_init(|| {
+        let scratch = new(Runtime::new(host(&Arc::default())));
+        let [main, web] = run(scratch.enter(), |ctx| {
+            let compile = |text: &str| ctx.compile_script(text, PRELUDE, 1).map(Arc::from);
+            Ok([
+                compile(&prelude::source(Op::NAMES))?,
+                compile(&prelude::web_source())?,
+            ])
+        });
+        let runtime = new(Runtime::to_copy(host(&Arc::default())));
+        let kernel = run(runtime.enter(), |ctx| boot(ctx, &main));
+        let image = Template::of(&runtime).map(|image| (Arc::new(image), kernel));
+        Mould { main, web, image }
+    })
+}
+
+fn host(cache: &Arc<BytecodeCache>) -> Rc<FrameHost> {
+    Rc::new(FrameHost::new(cache.clone()))
+}
+
+fn new(runtime: Option<Runtime>) -> Runtime {
+    runtime.expect("a realm takes 200 KB; a process that cannot have them cannot run tasks")
+}
+
+/// Bytecode of the web globals' script.
+pub(super) fn web_bytecode() -> Arc<[u8]> {
+    mould().web.clone()
+}
+
+/// A fresh realm with the prelude run in it.
+pub(super) fn realm(cache: &Arc<BytecodeCache>) -> Realm {
+    let (host, mould) = (host(cache), mould());
+    let (runtime, kernel) = if let Some((image, kernel)) = &mould.image {
+        (new(image.copy(host.clone())), kernel.in_copy())
+    } else {
+        let runtime = new(Runtime::new(host.clone()));
+        let kernel = run(runtime.enter(), |ctx| boot(ctx, &mould.main));
+        (runtime, kernel)
+    };
+    host.kernel.replace(Some(Rc::new(kernel)));
+    (runtime, host)
+}
+
+/// Runs the prelude.
+fn boot(ctx: Ctx<'_>, main: &Arc<[u8]>) -> Result<Kernel, Thrown> {
+    let main = ctx.run_script(main)?;
+    let functions: Result<Vec<_>, _> = (0..Op::NAMES.len())
+        .map(|op| ctx.function(op as i32))
+        .collect();
+    let functions = ctx.array(functions?)?;
+    let kernel = main.call(&[&functions])?;
+    let part = |name| kernel.get(name).map(|value| ctx.keep(value));
+    Ok(Kernel {
+        start: part(c"start")?,
+        fire: part(c"fire")?,
+        error: part(c"toError")?,
+    })
+}
+
+/// Work on the prelude, which is part of this crate and takes nothing from outside: that it fails is a fault of the build.
+fn run<T>(ctx: Ctx<'_>, work: impl FnOnce(Ctx<'_>) -> Result<T, Thrown>) -> T {
+    work(ctx).unwrap_or_else(|Thrown| {
+        let thrown = ctx.exception();
+        let part = |name| thrown.get(name).ok().and_then(|text| text.as_string());
+        let (message, stack) = (part(c"message"), part(c"stack"));
+        panic!(
+            "the prelude does not run: {} {}",
+            message.unwrap_or_default(),
+            stack.unwrap_or_default()
+        )
+    })
+}
+
+/// A realm that was built, and of which an image can be taken; so many bytes from the start of its memory.
+#[cfg(test)]
+pub(super) fn built(skip: usize) -> Runtime {
+    let runtime = new(Runtime::to_copy_at(host(&Arc::default()), skip));
+    run(runtime.enter(), |ctx| boot(ctx, &mould().main));
+    runtime
+}
