@@ -33,6 +33,8 @@ pub(crate) struct Asking {
     pub(crate) lease: Lease,
     pub(crate) attempt: u32,
     pub(crate) in_doubt: bool,
+    /// Its last try: no other such call is asked beside it.
+    pub(crate) alone: bool,
     pub(crate) service: String,
     pub(crate) path: String,
     pub(crate) args: Json,
@@ -62,6 +64,7 @@ impl Core {
                 token: token.clone(),
                 record_at_once: policy.unknown_outcome == UnknownOutcome::Block,
                 detached: asking.context.ended,
+                alone: asking.alone,
             },
         );
         let shared = Arc::clone(&self.shared);
@@ -214,6 +217,21 @@ impl Core {
             epoch: row.epoch,
         };
         let Some(frame) = row.parent else { return };
+        if row.take_overs > self.shared.options.poison_limit {
+            // Asked once more it would end this worker too.
+            let reason = BlockedReason::PoisonedCall {
+                service: row.service,
+                path: row.path,
+                take_overs: row.take_overs,
+            };
+            tracing::warn!(run = %row.task_run, call = %row.id, %reason, "a call is blocked");
+            self.finish(CallFinish {
+                call: row.id,
+                lease,
+                end: CallEnd::Blocked(reason),
+            });
+            return;
+        }
         let policy = self.shared.services.policy(&row.service, &row.path);
         if policy.unknown_outcome != UnknownOutcome::Block {
             self.events.push_back((
@@ -239,6 +257,7 @@ impl Core {
             lease,
             attempt: row.attempt,
             in_doubt: row.in_doubt,
+            alone: row.take_overs == self.shared.options.poison_limit,
             service: row.service,
             path: row.path,
             args: row.args.unwrap_or_default(),
