@@ -228,6 +228,14 @@ mod linux {
         }
     }
 
+    impl Drop for Host {
+        /// A test that failed leaves no process behind.
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
     /// What the file says to a process whose disk is well; answers how often each call was performed.
     async fn look(folder: &Path, host: &Host) -> BTreeMap<String, usize> {
         let path = folder.join("tasker.db");

@@ -111,8 +111,10 @@ impl Core {
         let Some(asked) = self.calls.remove(&call) else {
             return;
         };
-        // A claim is wanted when the last one was cut short; that of a free worker would find nothing.
-        self.want_calls |= self.calls.len() + 1 >= self.shared.options.calls_in_flight;
+        // A claim is wanted when the last one was cut short; that of a free worker would find nothing. And when
+        // others wait for their last try.
+        self.want_calls |=
+            self.calls.len() + 1 >= self.shared.options.calls_in_flight || asked.alone;
         let outcome = match answer {
             Answer::NotAsked => {
                 // The lease is unsure: the row stays this worker's until the lease is held again or lost.
@@ -126,7 +128,12 @@ impl Core {
                 ));
                 return;
             }
-            Answer::Unknown => {
+            Answer::NotReconciled(error) if self.is_tried_again(&asked, &error) => {
+                self.try_again(call, lease, &asked, &error);
+                return;
+            }
+            // A failure of the question is none of the call: it may have happened.
+            Answer::Unknown | Answer::NotReconciled(_) => {
                 let reason = BlockedReason::OutcomeUnknown {
                     service: asked.service,
                     path: asked.path,
@@ -144,39 +151,11 @@ impl Core {
                     Err(limit) => Outcome::Failed(answer_too_large(&asked, limit, &self.shared)),
                 }
             }
-            Answer::Service(Err(error)) => {
-                let policy = self.shared.services.policy(&asked.service, &asked.path);
-                if !asked.token.is_cancelled()
-                    && asked.attempt < policy.retry.attempts
-                    && policy.retry.retries_error(&error)
-                {
-                    let seed = seed_of(call);
-                    let delay = policy
-                        .retry
-                        .delay_ms(asked.attempt, seed, error.retry_after_ms);
-                    let not_before = self.shared.clock.now().plus_millis(delay as i64);
-                    self.next_due =
-                        Some(self.next_due.map_or(not_before, |due| due.min(not_before)));
-                    let failure = error.to_failure();
-                    self.finish(CallFinish {
-                        call,
-                        lease,
-                        end: CallEnd::RetryAt {
-                            not_before,
-                            failure,
-                        },
-                    });
-                    self.events.push_back((
-                        asked.frame,
-                        Event::CallReleased {
-                            seq: asked.seq,
-                            epoch: lease.epoch,
-                        },
-                    ));
-                    return;
-                }
-                Outcome::Failed(error.to_failure())
+            Answer::Service(Err(error)) if self.is_tried_again(&asked, &error) => {
+                self.try_again(call, lease, &asked, &error);
+                return;
             }
+            Answer::Service(Err(error)) => Outcome::Failed(error.to_failure()),
         };
         if asked.detached
             && let Outcome::Failed(failure) = &outcome
@@ -194,6 +173,39 @@ impl Core {
         } else {
             self.record(call, lease.epoch, outcome);
         }
+    }
+
+    /// Whether the policy of the method has one more attempt for this error.
+    fn is_tried_again(&self, asked: &Asked, error: &ServiceError) -> bool {
+        let policy = self.shared.services.policy(&asked.service, &asked.path);
+        !asked.token.is_cancelled()
+            && asked.attempt < policy.retry.attempts
+            && policy.retry.retries_error(error)
+    }
+
+    /// The next attempt is a row with a time: any worker may make it.
+    fn try_again(&mut self, call: StackRunId, lease: Lease, asked: &Asked, error: &ServiceError) {
+        let policy = self.shared.services.policy(&asked.service, &asked.path);
+        let delay = policy
+            .retry
+            .delay_ms(asked.attempt, seed_of(call), error.retry_after_ms);
+        let not_before = self.shared.clock.now().plus_millis(delay as i64);
+        self.next_due = Some(self.next_due.map_or(not_before, |due| due.min(not_before)));
+        self.finish(CallFinish {
+            call,
+            lease,
+            end: CallEnd::RetryAt {
+                not_before,
+                failure: error.to_failure(),
+            },
+        });
+        self.events.push_back((
+            asked.frame,
+            Event::CallReleased {
+                seq: asked.seq,
+                epoch: lease.epoch,
+            },
+        ));
     }
 
     /// Records an outcome by itself.
@@ -409,7 +421,7 @@ async fn perform(
                     Ok(Reconciled::Happened(value)) => return Answer::Service(Ok(value)),
                     Ok(Reconciled::DidNotHappen) => {}
                     Ok(Reconciled::Unknown) => return Answer::Unknown,
-                    Err(error) => return Answer::Service(Err(error)),
+                    Err(error) => return Answer::NotReconciled(error),
                 },
             }
         }

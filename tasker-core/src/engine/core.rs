@@ -134,6 +134,8 @@ pub(crate) enum Answer {
     Service(Result<Json, ServiceError>),
     /// Nobody can say what became of an earlier attempt, and the policy is to ask nobody.
     Unknown,
+    /// The service could not be asked what became of an earlier attempt.
+    NotReconciled(ServiceError),
     /// It was not asked: the lease was gone.
     NotAsked,
 }
