@@ -51,8 +51,10 @@ mod linux {
             log.write_all(line.as_bytes()).unwrap();
             async move { call.arg::<Json>(0) }.boxed()
         });
+        let storage = SqliteStorage::options(folder.join("tasker.db"))
+            .busy_timeout(Duration::from_millis(300));
         let engine = Engine::builder()
-            .storage(SqliteStorage::open(folder.join("tasker.db")).await.unwrap())
+            .storage(storage.open().await.unwrap())
             .service(stub)
             .poll_ms(50)
             .keep_rows_ms(u64::MAX)
@@ -337,6 +339,29 @@ mod linux {
     #[tokio::test]
     async fn a_disk_without_space_and_a_kill_lose_nothing_that_was_acknowledged() {
         a_fault_and_a_kill_lose_nothing("write").await;
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_became_read_only_is_waited_out() {
+        a_fault_is_waited_out("protect", &["read-only", "readonly", "cannot be written"]).await;
+    }
+
+    #[tokio::test]
+    async fn another_process_that_holds_the_file_is_waited_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut host = Host::start(folder.path());
+        host.until_completed(20);
+        let other = rusqlite::Connection::open(folder.path().join("tasker.db")).unwrap();
+        other.busy_timeout(PATIENCE).unwrap();
+        other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let ill = host.until("ill");
+        assert!(ill.contains("busy"), "{ill}");
+        other.execute_batch("ROLLBACK").unwrap();
+        host.until("well");
+        host.until_completed(20);
+        host.stop();
+        let performed = look(folder.path(), &host).await;
+        assert!(performed.values().all(|times| *times == 1));
     }
 
     #[tokio::test]

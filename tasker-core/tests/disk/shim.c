@@ -2,11 +2,14 @@
 //
 // While the file named FOLDER/fail-sync is there, fsync and fdatasync of the database and of its log fail with EIO, and what was
 // written since their last sync is gone, as after a failed sync of a real disk whose cache was dropped. FOLDER/fail-write: writes
-// fail with ENOSPC. FOLDER/fail-read: reads fail with EIO. FOLDER is the variable TASKER_DISK; other files are left alone.
+// fail with ENOSPC. FOLDER/fail-read: reads fail with EIO. FOLDER/fail-protect: as a file system that was mounted anew for reading
+// only, writes and opening for writing fail with EROFS. FOLDER is the variable TASKER_DISK; other files are left alone.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,23 +35,61 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const char *folder(void) { return getenv("TASKER_DISK"); }
 
 // The database or its log. The index beside them is memory that processes share, and no data.
-static int is_ours(int fd) {
-    char link[64], path[4096];
+static int is_our_path(const char *path) {
     if (!folder()) return 0;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, path, sizeof path - 1);
-    if (length <= 0) return 0;
-    path[length] = 0;
     size_t prefix = strlen(folder());
     if (strncmp(path, folder(), prefix) != 0) return 0;
     return strcmp(path + prefix, "/tasker.db") == 0 || strcmp(path + prefix, "/tasker.db-wal") == 0;
 }
 
-static int fails(const char *what, int fd) {
+static int is_ours(int fd) {
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length <= 0) return 0;
+    path[length] = 0;
+    return is_our_path(path);
+}
+
+static int is_wanted(const char *what) {
     char flag[4096];
-    if (!is_ours(fd)) return 0;
     snprintf(flag, sizeof flag, "%s/fail-%s", folder(), what);
     return access(flag, F_OK) == 0;
+}
+
+static int fails(const char *what, int fd) { return is_ours(fd) && is_wanted(what); }
+
+// The error of a write, 0 when it may be made.
+static int refuses(int fd) {
+    if (!is_ours(fd)) return 0;
+    return is_wanted("write") ? ENOSPC : is_wanted("protect") ? EROFS : 0;
+}
+
+static int opened(const char *path, int flags, mode_t mode) {
+    REAL("open64", int, const char *, int, ...);
+    if ((flags & O_ACCMODE) != O_RDONLY && is_our_path(path) && is_wanted("protect")) {
+        errno = EROFS;
+        return -1;
+    }
+    return real(path, flags, mode);
+}
+
+static mode_t mode_of(int flags, va_list rest) { return flags & O_CREAT ? va_arg(rest, mode_t) : 0; }
+
+int open(const char *path, int flags, ...) {
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = mode_of(flags, rest);
+    va_end(rest);
+    return opened(path, flags, mode);
+}
+
+int open64(const char *path, int flags, ...) {
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = mode_of(flags, rest);
+    va_end(rest);
+    return opened(path, flags, mode);
 }
 
 static ssize_t real_pread(int fd, void *buffer, size_t length, off_t at) {
@@ -119,8 +160,9 @@ int fdatasync(int fd) {
 }
 
 static ssize_t written(int fd, const void *buffer, size_t length, off_t at) {
-    if (fails("write", fd)) {
-        errno = ENOSPC;
+    int refused = refuses(fd);
+    if (refused) {
+        errno = refused;
         return -1;
     }
     remember(fd, length, at);
@@ -132,8 +174,9 @@ ssize_t pwrite(int fd, const void *buffer, size_t length, off_t at) { return wri
 
 ssize_t write(int fd, const void *buffer, size_t length) {
     REAL("write", ssize_t, int, const void *, size_t);
-    if (fails("write", fd)) {
-        errno = ENOSPC;
+    int refused = refuses(fd);
+    if (refused) {
+        errno = refused;
         return -1;
     }
     if (is_ours(fd)) remember(fd, length, lseek(fd, 0, SEEK_CUR));
