@@ -285,17 +285,14 @@ async fn a_person_decides_about_a_call_whose_outcome_nobody_knows() {
                 None
             }
         };
-        match expected {
-            Some(expected) => {
-                assert_eq!(test.finish::<Value>(&handle).await.unwrap(), expected);
-                let again = engine.unblock(handle.id(), UnblockDecision::Retry).await;
-                assert_eq!(again.unwrap(), 0, "{decision}: nothing is blocked any more");
-            }
-            None => {
-                let error = test.finish::<Value>(&handle).await.unwrap_err();
-                assert!(matches!(error, RunError::Cancelled), "{error}");
-                assert_eq!(handle.status().await.unwrap(), RunStatus::Cancelled);
-            }
+        if let Some(expected) = expected {
+            assert_eq!(test.finish::<Value>(&handle).await.unwrap(), expected);
+            let again = engine.unblock(handle.id(), UnblockDecision::Retry).await;
+            assert_eq!(again.unwrap(), 0, "{decision}: nothing is blocked any more");
+        } else {
+            let error = test.finish::<Value>(&handle).await.unwrap_err();
+            assert!(matches!(error, RunError::Cancelled), "{error}");
+            assert_eq!(handle.status().await.unwrap(), RunStatus::Cancelled);
         }
         assert_eq!(
             asked.load(Ordering::SeqCst),

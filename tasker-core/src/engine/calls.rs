@@ -128,7 +128,9 @@ impl Core {
                 ));
                 return;
             }
-            Answer::NotReconciled(error) if self.is_tried_again(&asked, &error) => {
+            Answer::Service(Err(error)) | Answer::NotReconciled(error)
+                if self.is_tried_again(&asked, &error) =>
+            {
                 self.try_again(call, lease, &asked, &error);
                 return;
             }
@@ -150,10 +152,6 @@ impl Core {
                     Ok(()) => Outcome::Completed(Some(value)),
                     Err(limit) => Outcome::Failed(answer_too_large(&asked, limit, &self.shared)),
                 }
-            }
-            Answer::Service(Err(error)) if self.is_tried_again(&asked, &error) => {
-                self.try_again(call, lease, &asked, &error);
-                return;
             }
             Answer::Service(Err(error)) => Outcome::Failed(error.to_failure()),
         };
