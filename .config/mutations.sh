@@ -106,6 +106,15 @@ mutate held-outcomes tasker-core/src/engine/claims.rs \
 mutate send-again tasker-core/src/engine/core.rs \
     's/Err\(error\) if !error\.is_retryable\(\) => \{/Err(error) if true || !error.is_retryable() => {/' \
     "crash_lab"
+mutate poisoned-calls tasker-core/src/engine/calls.rs \
+    's/if row\.take_overs > self/if false \&\& row.take_overs > self/' \
+    "killers"
+mutate last-try-alone tasker-core/src/engine/claims.rs \
+    's/let is_last = call/let is_last = false \&\& call/' \
+    "killers"
+mutate suspect-alone tasker-core/src/engine/claims.rs \
+    's/is_suspect\(frame\) &&/false \&\& is_suspect(frame) \&\&/' \
+    "killers"
 
 if [ -n "$missed" ]; then
     echo "not noticed:$missed"

@@ -14,14 +14,21 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "0001_first",
-    sql: include_str!("../migrations/0001_first.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "0001_first",
+        sql: include_str!("../migrations/0001_first.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "0002_take_overs",
+        sql: include_str!("../migrations/0002_take_overs.sql"),
+    },
+];
 
 /// The newest schema that this build knows.
-pub(crate) const NEWEST: u32 = 1;
+pub(crate) const NEWEST: u32 = 2;
 
 /// What stands around the migrations: the schema, the list of what was applied.
 const SCHEMA: &str = "CREATE SCHEMA IF NOT EXISTS $schema$;\n";

@@ -90,7 +90,7 @@ pub(crate) fn unblock(tx: &mut Tx<'_>, request: &Unblock) -> Outcome<u32> {
                     .cached(
                         "UPDATE stack_runs SET status = ?2, blocked_reason = NULL, \
                          attempt = CASE kind WHEN 'frame' THEN 0 ELSE attempt END, \
-                         in_doubt = CASE kind WHEN 'frame' THEN in_doubt ELSE 0 END, ready_at = MAX(?3, COALESCE(due_at, ?3)) WHERE no = ?1",
+                         in_doubt = CASE kind WHEN 'frame' THEN in_doubt ELSE 0 END, take_overs = 0, ready_at = MAX(?3, COALESCE(due_at, ?3)) WHERE no = ?1",
                     )?
                     .execute((
                         row.no,

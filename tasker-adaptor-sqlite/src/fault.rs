@@ -104,10 +104,18 @@ fn of_sqlite(error: rusqlite::Error, path: &Path) -> StorageError {
             backend: BACKEND,
             place,
         },
-        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => StorageError::corrupt(
+        ErrorCode::NotADatabase => StorageError::corrupt(
             format!("the database file {place}"),
             format!("{error}; restore it from a backup, or try sqlite3's .recover"),
         ),
+        // A read that the disk refuses (EIO) comes under this name too, and is over when the disk answers again. Nobody goes on
+        // with a file that is damaged, so waiting is right for both.
+        ErrorCode::DatabaseCorrupt => StorageError::Unavailable {
+            backend: BACKEND,
+            message: format!(
+                "{place} cannot be read: {error}; it is so while its disk fails. If it stays, restore the file from a backup, or try sqlite3's .recover"
+            ),
+        },
         ErrorCode::CannotOpen => StorageError::Unavailable {
             backend: BACKEND,
             message: format!("{place} cannot be opened: {error}"),

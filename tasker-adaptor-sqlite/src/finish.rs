@@ -127,7 +127,7 @@ fn finish_call(tx: &mut Tx<'_>, finish: &CallFinish, now: Timestamp) -> Outcome<
         } => {
             tx.conn
                 .cached(
-                    "UPDATE stack_runs SET status = 'pending', owner = NULL, due_at = ?2, ready_at = MAX(?2, ?4), outcome = ?3 WHERE no = ?1",
+                    "UPDATE stack_runs SET status = 'pending', owner = NULL, due_at = ?2, ready_at = MAX(?2, ?4), outcome = ?3, take_overs = 0 WHERE no = ?1",
                 )?
                 .execute((
                     row.no,
@@ -185,7 +185,12 @@ pub(crate) fn release_calls(
     each(calls, |released| {
         match fenced(tx, released.call, released.lease, "call")? {
             Ok(row) => {
-                free_call(tx, row.no, released.asked, now)?;
+                let by = if released.asked {
+                    Freed::Asked
+                } else {
+                    Freed::NotAsked
+                };
+                free_call(tx, row.no, by, now)?;
                 Ok(Ok(()))
             }
             Err(refused) => Ok(Err(refused)),
@@ -233,14 +238,31 @@ pub(crate) fn free_frame(
     Ok(())
 }
 
+/// How a call comes back to the queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freed {
+    /// Its worker gave it back and had not asked.
+    NotAsked,
+    /// Its worker gave it back, or retired, and may have asked.
+    Asked,
+    /// Its worker died with it in hand.
+    Died,
+}
+
 /// A call that goes back to the queue.
-pub(crate) fn free_call(tx: &mut Tx<'_>, no: i64, in_doubt: bool, now: Timestamp) -> Outcome<()> {
+pub(crate) fn free_call(tx: &mut Tx<'_>, no: i64, by: Freed, now: Timestamp) -> Outcome<()> {
     tx.conn
         .cached(
             "UPDATE stack_runs SET status = 'pending', owner = NULL, epoch = epoch + 1, in_doubt = MAX(in_doubt, ?2), \
-             ready_at = MAX(COALESCE(due_at, ?3), ?3) WHERE no = ?1",
+             attempt = MAX(attempt - ?4, 0), take_overs = take_overs + ?5, ready_at = MAX(COALESCE(due_at, ?3), ?3) WHERE no = ?1",
         )?
-        .execute((no, in_doubt, now.as_millis()))?;
+        .execute((
+            no,
+            by != Freed::NotAsked,
+            now.as_millis(),
+            by == Freed::NotAsked,
+            by == Freed::Died,
+        ))?;
     tx.hint_work();
     Ok(())
 }

@@ -6,7 +6,7 @@ use tasker_adaptor::{LEASE_HORIZON_MS, NewWorker, Reaped, StorageError, Timestam
 use crate::cached::Cached as _;
 use crate::columns::HasKey;
 use crate::fault::Outcome;
-use crate::finish::{free_call, free_frame};
+use crate::finish::{Freed, free_call, free_frame};
 use crate::tree::{follow_root, is_live, status_from_children};
 use crate::writer::Tx;
 
@@ -59,7 +59,7 @@ pub(crate) fn retire(tx: &mut Tx<'_>, worker: WorkerId, now: Timestamp) -> Outco
     let owner = worker.key();
     let rows = rows_of(tx.conn, owner.as_str(), usize::MAX)?;
     for row in &rows {
-        take(tx, row, now)?;
+        take(tx, row, Freed::Asked, now)?;
     }
     Ok(())
 }
@@ -91,7 +91,7 @@ pub(crate) fn reap(tx: &mut Tx<'_>, by: WorkerId, now: Timestamp, max: usize) ->
         if !live {
             let rows = rows_of(tx.conn, &owner, left.saturating_add(1))?;
             for row in rows.iter().take(left) {
-                take(tx, row, now)?;
+                take(tx, row, Freed::Died, now)?;
                 if row.is_frame {
                     reaped.frames += 1;
                 } else {
@@ -144,9 +144,9 @@ fn rows_of(conn: &Connection, owner: &str, max: usize) -> Outcome<Vec<Owned>> {
 }
 
 /// Frees a row whose owner is dead.
-fn take(tx: &mut Tx<'_>, row: &Owned, now: Timestamp) -> Outcome<()> {
+fn take(tx: &mut Tx<'_>, row: &Owned, by: Freed, now: Timestamp) -> Outcome<()> {
     if !row.is_frame {
-        return free_call(tx, row.no, true, now);
+        return free_call(tx, row.no, by, now);
     }
     let status = status_from_children(tx, row.no, row.turn)?;
     free_frame(tx, row.no, status, true, now)?;

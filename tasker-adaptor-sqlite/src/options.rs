@@ -126,7 +126,7 @@ impl Options {
     ///
     /// # Errors
     /// `Misuse` for a path that names no file (`:memory:`, the empty path) · `NewerSchema`, `MigrationNeeded` ·
-    /// `ReadOnly`, `Busy`, `Full`, `Corrupt` (no database, or a damaged one), `Unavailable` (it cannot be opened).
+    /// `ReadOnly`, `Busy`, `Full`, `Corrupt` (no database), `Unavailable` (it cannot be opened, or is damaged).
     pub async fn open(self) -> Result<SqliteStorage, StorageError> {
         let text = self.path.to_string_lossy();
         if text.is_empty() || text == ":memory:" || text.starts_with("file:") {

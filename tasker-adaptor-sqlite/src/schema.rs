@@ -14,11 +14,18 @@ struct Migration {
 }
 
 /// Every migration there ever was, in order. A released one never changes.
-const MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    name: "0001_first",
-    sql: include_str!("../migrations/0001_first.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "0001_first",
+        sql: include_str!("../migrations/0001_first.sql"),
+    },
+    Migration {
+        number: 2,
+        name: "0002_take_overs",
+        sql: include_str!("../migrations/0002_take_overs.sql"),
+    },
+];
 
 /// The newest schema that this build knows.
 pub(crate) const NEWEST: u32 = MIGRATIONS[MIGRATIONS.len() - 1].number;

@@ -69,7 +69,7 @@ async fn a_file_of_a_newer_schema_is_refused_and_left_as_it_is() {
             error,
             StorageError::NewerSchema {
                 found: 99,
-                known: 1
+                known: 2
             }
         ),
         "{error}"
@@ -84,7 +84,7 @@ async fn without_leave_to_migrate_an_empty_file_is_refused_and_the_script_mends_
     let open = || SqliteStorage::options(folder.file()).migrate(false).open();
     let error = open().await.unwrap_err();
     assert!(
-        matches!(&error, StorageError::MigrationNeeded { found: 0, needed: 1, missing } if missing == "0001_first"),
+        matches!(&error, StorageError::MigrationNeeded { found: 0, needed: 2, missing } if missing == "0001_first, 0002_take_overs"),
         "{error}"
     );
     assert_eq!(std::fs::metadata(folder.file()).unwrap().len(), 0);

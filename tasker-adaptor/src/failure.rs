@@ -137,6 +137,15 @@ pub enum BlockedReason {
         /// Take-overs in the same turn.
         take_overs: u32,
     },
+    /// A call that ended its worker too many times, whatever its method's policy.
+    PoisonedCall {
+        /// The service.
+        service: String,
+        /// The method.
+        path: String,
+        /// Workers that died with it since it was last answered.
+        take_overs: u32,
+    },
     /// A row of this run cannot be read.
     Corrupt {
         /// Which row, and what is wrong with it.
@@ -200,6 +209,14 @@ impl std::fmt::Display for BlockedReason {
             Self::Poisoned { take_overs } => write!(
                 f,
                 "the same turn ended its worker {take_overs} times; look at the code, then retry or cancel"
+            ),
+            Self::PoisonedCall {
+                service,
+                path,
+                take_overs,
+            } => write!(
+                f,
+                "{service}.{path} was asked again and again, and {take_overs} workers died one after the other before it answered; look at the service, then supply a result, retry, fail or cancel"
             ),
             Self::Corrupt { what } => write!(f, "a row of this run cannot be read: {what}"),
             Self::VersionMissing { task, version } => {

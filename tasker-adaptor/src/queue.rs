@@ -77,7 +77,7 @@ pub struct ClaimedCall {
 pub enum CallEnd {
     /// Settled: the frame is woken.
     Settled(Outcome),
-    /// To be tried again: `pending`, owner null, not before this time; how this attempt failed is kept in `outcome`.
+    /// To be tried again: `pending`, owner null, not before this time, `take_overs` 0; how this attempt failed is kept in `outcome`.
     RetryAt {
         /// Not before.
         not_before: Timestamp,
@@ -168,8 +168,8 @@ pub trait Queue: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Vec<Result<(), CommitRefused>>, StorageError>;
 
-    /// Does: gives calls back: `pending`, owner null, epoch + 1, `in_doubt` when asked.
-    /// Atomicity: each by itself. Tested by: `release_call_asked_is_in_doubt`.
+    /// Does: gives calls back: `pending`, owner null, epoch + 1, `in_doubt` when asked; an attempt that was not asked is none (attempt - 1).
+    /// Atomicity: each by itself. Tested by: `release_call_asked_is_in_doubt`, `release_call_not_asked_is_no_attempt`.
     async fn release_calls(
         &self,
         calls: &[ReleasedCall],

@@ -112,6 +112,9 @@ pub struct StackRun {
     pub attempt: u32,
     /// Frame: taken over and nothing committed since. Call: its worker died or left after it may have asked.
     pub in_doubt: bool,
+    /// Call: workers that died with it in hand, one after the other, since it was last answered. (A frame counts its own in `attempt`.)
+    #[serde(default)]
+    pub take_overs: u32,
     /// Timer: when it fires. Call: not before (a retry). Frame: not before (`run_at` of the run, root only).
     pub due_at: Option<Timestamp>,
     /// Call: service. Nested frame: `tasks`. Timer: `timer`. Signal: `signal`. Root frame: `task`.

@@ -98,7 +98,7 @@ pub struct Unblock {
 /// What to do with blocked rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnblockDecision {
-    /// Try again: a call becomes `pending` with `in_doubt` cleared; a frame gets the status its children ask for, and attempt 0.
+    /// Try again: a call becomes `pending` with `in_doubt` and `take_overs` cleared; a frame gets the status its children ask for, and attempt 0.
     Retry,
     /// The call is settled with this outcome and its frame woken; a blocked frame ends with it.
     Settle(Outcome),

@@ -62,15 +62,16 @@ pub trait Workers: Send + Sync + 'static {
         lease_ms: i64,
     ) -> Result<bool, StorageError>;
 
-    /// Does: the worker is dead from now on; what it still owns is freed as reap does. Twice: no-op.
+    /// Does: the worker is dead from now on; what it still owns is freed as reap does, but its calls count no take-over: it did not die of them.
+    /// Twice: no-op.
     /// Tested by: `retire_frees_rows`.
     async fn retire(&self, worker: WorkerId, now: Timestamp) -> Result<(), StorageError>;
 
     /// Does: declares live workers whose lease is over ([`lease_is_over`]) dead (never `by` itself) and frees rows whose owner is not live,
     /// at most `max` rows a call (PROTOCOL a2 *reap*, and the repair scan). Freed frames: owner null, epoch + 1, attempt + 1,
     /// `in_doubt`, status from the children (turn 0 → `pending`; unread child → `pending_resume`; else `suspended_waiting_child`).
-    /// Freed calls: `pending`, owner null, epoch + 1, `in_doubt`.
+    /// Freed calls: `pending`, owner null, epoch + 1, `in_doubt`, take-overs + 1.
     /// Atomicity: the death of a worker is one transaction; rows follow in chunks. `by` must be live, else nothing happens.
-    /// Tested by: `reap_*`.
+    /// Tested by: `reap_*`, `take_overs_of_a_call_are_counted`.
     async fn reap(&self, by: WorkerId, now: Timestamp, max: usize) -> Result<Reaped, StorageError>;
 }

@@ -18,7 +18,7 @@ use crate::PostgresStorage;
 use crate::row::get;
 use crate::session::{Session, long, longs, texts, uuids};
 
-const FINISH: &str = "UPDATE tasker.stack_runs s SET status = u.status, outcome = u.outcome, blocked_reason = u.reason, owner = NULL, due_at = coalesce(u.due, s.due_at), ready_at = greatest(u.due, $6), settled_at = CASE WHEN u.status IN ('completed', 'failed') THEN $6 END FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int8[]) AS u(id, status, outcome, reason, due) WHERE s.id = u.id";
+const FINISH: &str = "UPDATE tasker.stack_runs s SET status = u.status, outcome = u.outcome, blocked_reason = u.reason, owner = NULL, take_overs = CASE WHEN u.status = 'pending' THEN 0 ELSE s.take_overs END, due_at = coalesce(u.due, s.due_at), ready_at = greatest(u.due, $6), settled_at = CASE WHEN u.status IN ('completed', 'failed') THEN $6 END FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int8[]) AS u(id, status, outcome, reason, due) WHERE s.id = u.id";
 
 type Answer = Result<bool, CommitRefused>;
 

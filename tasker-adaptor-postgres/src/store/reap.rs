@@ -34,7 +34,7 @@ const FREE_FRAMES: &str = concat!(
     status_from_children!(),
     " END WHERE s.id = ANY ($1)"
 );
-const FREE_CALLS: &str = "UPDATE tasker.stack_runs s SET status = 'pending', owner = NULL, epoch = s.epoch + 1, in_doubt = true, ready_at = greatest($2, s.due_at) WHERE s.id = ANY ($1)";
+const FREE_CALLS: &str = "UPDATE tasker.stack_runs s SET status = 'pending', owner = NULL, epoch = s.epoch + 1, in_doubt = true, take_overs = s.take_overs + $3, ready_at = greatest($2, s.due_at) WHERE s.id = ANY ($1)";
 
 pub(super) async fn reap(
     storage: &PostgresStorage,
@@ -74,7 +74,9 @@ pub(super) async fn reap(
         .collect::<Result<_, _>>()?;
     reaped.more = orphans.len() > max;
     orphans.truncate(max);
-    let freed = storage.retrying(|| free(storage, &orphans, time)).await?;
+    let freed = storage
+        .retrying(|| free(storage, &orphans, 1, time))
+        .await?;
     (reaped.frames, reaped.calls) = freed;
     Ok(reaped)
 }
@@ -128,7 +130,7 @@ pub(super) async fn retire(
             .map(|row| get(row, 0))
             .collect::<Result<_, _>>()?;
         storage
-            .retrying(|| free(storage, &ids, now.as_millis()))
+            .retrying(|| free(storage, &ids, 0, now.as_millis()))
             .await?;
     }
 }
@@ -143,10 +145,12 @@ async fn bury_one(storage: &PostgresStorage, worker: Uuid) -> Result<(), Storage
     Ok(())
 }
 
-/// Frees those of these rows whose owner is dead; how many frames and calls.
+/// Frees those of these rows whose owner is dead; how many frames and calls. A call counts so many `deaths` more: a worker that
+/// retired did not die of it.
 async fn free(
     storage: &PostgresStorage,
     orphans: &Vec<Uuid>,
+    deaths: i64,
     now: i64,
 ) -> Result<(usize, usize), StorageError> {
     if orphans.is_empty() {
@@ -182,7 +186,7 @@ async fn free(
     }
     let steps = vec![
         session.step(FREE_FRAMES, vec![uuids(&frames), long(&now)]),
-        session.step(FREE_CALLS, vec![uuids(&calls), long(&now)]),
+        session.step(FREE_CALLS, vec![uuids(&calls), long(&now), long(&deaths)]),
         session.step(FOLLOW_ROOTS, vec![uuids(&frames)]),
     ];
     session.commit(steps).await?;

@@ -18,7 +18,7 @@ const PARK: &str = concat!(
     " ELSE s.status END WHERE s.id = ANY ($1) RETURNING s.id, s.status"
 );
 
-const GIVE_BACK: &str = "UPDATE tasker.stack_runs s SET status = 'pending', owner = NULL, epoch = s.epoch + 1, in_doubt = s.in_doubt OR u.asked, ready_at = greatest($3, s.due_at) FROM unnest($1::uuid[], $2::bool[]) AS u(id, asked) WHERE s.id = u.id";
+const GIVE_BACK: &str = "UPDATE tasker.stack_runs s SET status = 'pending', owner = NULL, epoch = s.epoch + 1, in_doubt = s.in_doubt OR u.asked, attempt = CASE WHEN u.asked THEN s.attempt ELSE greatest(s.attempt - 1, 0) END, ready_at = greatest($3, s.due_at) FROM unnest($1::uuid[], $2::bool[]) AS u(id, asked) WHERE s.id = u.id";
 
 type Answer = Result<(), CommitRefused>;
 

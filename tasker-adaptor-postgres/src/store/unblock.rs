@@ -16,7 +16,7 @@ const BLOCKED: &str = "SELECT id FROM tasker.stack_runs WHERE task_run_id = $1 A
 const RETRY: &str = concat!(
     "UPDATE tasker.stack_runs s SET status = CASE WHEN s.kind = 'frame' THEN ",
     status_from_children!(),
-    " ELSE 'pending' END, blocked_reason = NULL, attempt = CASE WHEN s.kind = 'frame' THEN 0 ELSE s.attempt END, in_doubt = s.kind = 'frame' AND s.in_doubt, ready_at = greatest($2, s.due_at) WHERE s.id = ANY ($1)"
+    " ELSE 'pending' END, blocked_reason = NULL, attempt = CASE WHEN s.kind = 'frame' THEN 0 ELSE s.attempt END, in_doubt = s.kind = 'frame' AND s.in_doubt, take_overs = 0, ready_at = greatest($2, s.due_at) WHERE s.id = ANY ($1)"
 );
 
 pub(super) async fn unblock(

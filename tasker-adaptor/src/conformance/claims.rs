@@ -303,6 +303,28 @@ pub async fn release_call_asked_is_in_doubt(kit: Arc<Kit>) -> CaseResult {
     Ok(())
 }
 
+/// What was given back unasked has had no attempt, however often: a policy that bounds attempts does not count it.
+pub async fn release_call_not_asked_is_no_attempt(kit: Arc<Kit>) -> CaseResult {
+    let worker = kit.worker().await?;
+    let (_, calls) = kit.waiting(worker, kit.calls(1, true)).await?;
+    let mut call = calls[0];
+    for asked in [false, false, true] {
+        assert_eq!(kit.row(call.id).await?.attempt, 1);
+        let back = [ReleasedCall {
+            call: call.id,
+            lease: call.lease,
+            asked,
+        }];
+        let answers = kit.storage().release_calls(&back, kit.now()).await?;
+        assert_eq!(answers, [Ok(())]);
+        let row = kit.row(call.id).await?;
+        assert_eq!((row.attempt, row.take_overs), (u32::from(asked), 0));
+        call = kit.take_call(worker, call.id).await?;
+    }
+    assert_eq!(kit.row(call.id).await?.attempt, 2);
+    Ok(())
+}
+
 /// Frames and calls born claimed are the committing worker's at epoch 1, calls in their first attempt; the others are anyone's.
 pub async fn made_rows_are_born_as_asked(kit: Arc<Kit>) -> CaseResult {
     let worker: WorkerId = kit.worker().await?;

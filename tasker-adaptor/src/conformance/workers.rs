@@ -6,7 +6,8 @@ use futures::future::BoxFuture;
 
 use super::kit::{CaseResult, Held, Kit, LEASE_MS, held, recorded};
 use crate::{
-    CommitRefused, FrameNext, NewWorker, Reaped, StackStatus, StorageError, TurnCommit, WorkerId,
+    BlockedReason, CallEnd, CommitRefused, Failure, FrameNext, NewWorker, Reaped, StackStatus,
+    StorageError, TurnCommit, Unblock, UnblockDecision, WorkerId,
 };
 
 /// A reaped worker: every operation by it says `LeaseLost`, claims give nothing, no row has a dead owner.
@@ -240,6 +241,56 @@ pub async fn reap_sets_in_doubt(kit: Arc<Kit>) -> CaseResult {
         (2, true),
         "the claimer is told"
     );
+    Ok(())
+}
+
+/// Deaths with a call in hand are counted until it is answered or a person decides; who leaves in good order did not die of it.
+pub async fn take_overs_of_a_call_are_counted(kit: Arc<Kit>) -> CaseResult {
+    let living = kit.worker().await?;
+    let (_, calls) = kit.waiting(living, kit.calls(1, false)).await?;
+    let id = calls[0].id;
+    let die_with_it = async || {
+        let dying = kit.worker().await?;
+        kit.take_call(dying, id).await?;
+        kit.take_over(&[living]).await?;
+        Ok::<_, StorageError>(kit.row(id).await?.take_overs)
+    };
+    assert_eq!(die_with_it().await?, 1);
+    assert_eq!(die_with_it().await?, 2);
+    let leaving = kit.worker().await?;
+    kit.take_call(leaving, id).await?;
+    kit.storage().retire(leaving, kit.now()).await?;
+    let row = kit.row(id).await?;
+    assert_eq!((row.take_overs, row.in_doubt), (2, true));
+    let call = kit.take_call(living, id).await?;
+    let retry = CallEnd::RetryAt {
+        not_before: kit.now(),
+        failure: Failure::new("ServiceError", "busy"),
+    };
+    kit.end_call(call, retry).await?.expect("it is mine");
+    assert_eq!(kit.row(id).await?.take_overs, 0, "it was answered");
+    assert_eq!(die_with_it().await?, 1);
+    let call = kit.take_call(living, id).await?;
+    assert_eq!(kit.row(id).await?.take_overs, 1, "the claimer is told");
+    let reason = BlockedReason::PoisonedCall {
+        service: "svc".to_owned(),
+        path: "step".to_owned(),
+        take_overs: 1,
+    };
+    kit.end_call(call, CallEnd::Blocked(reason.clone()))
+        .await?
+        .expect("it is mine");
+    let row = kit.row(id).await?;
+    assert_eq!((row.take_overs, row.blocked), (1, Some(reason)));
+    let unblock = Unblock {
+        run: row.task_run,
+        row: None,
+        decision: UnblockDecision::Retry,
+        now: kit.now(),
+    };
+    assert_eq!(kit.storage().unblock(unblock).await?, 1);
+    let row = kit.row(id).await?;
+    assert_eq!((row.take_overs, row.in_doubt), (0, false));
     Ok(())
 }
 

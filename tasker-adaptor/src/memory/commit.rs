@@ -264,6 +264,7 @@ fn made_row(turn: &TurnCommit, new: &NewStackRun, seq: u32, depth: u32) -> Stack
         delivered_at: None,
         attempt: 0,
         in_doubt: false,
+        take_overs: 0,
         due_at: None,
         service: String::new(),
         path: String::new(),

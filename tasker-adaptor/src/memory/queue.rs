@@ -15,6 +15,17 @@ use crate::{
     Timestamp, TurnCommit, TurnReceipt, WorkerId,
 };
 
+/// How a call comes back to the queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Freed {
+    /// Its worker gave it back and had not asked.
+    NotAsked,
+    /// Its worker gave it back, or retired, and may have asked.
+    Asked,
+    /// Its worker died with it in hand.
+    Died,
+}
+
 #[async_trait]
 impl Queue for MemoryStorage {
     async fn claim_frames(&self, claim: Claim) -> Result<Vec<ClaimedFrame>, StorageError> {
@@ -77,7 +88,12 @@ impl Queue for MemoryStorage {
                 if call.kind != StackKind::Call {
                     return Err(CommitRefused::Superseded);
                 }
-                state.free_call(released.call, released.asked, now);
+                let by = if released.asked {
+                    Freed::Asked
+                } else {
+                    Freed::NotAsked
+                };
+                state.free_call(released.call, by, now);
                 Ok(())
             };
             calls.iter().map(release).collect()
@@ -267,6 +283,7 @@ impl State {
                 call.status = StackStatus::Pending;
                 call.owner = None;
                 call.due_at = Some(*not_before);
+                call.take_overs = 0;
                 call.outcome = Some(Outcome::Failed(failure.clone()));
             }),
             CallEnd::Blocked(reason) => self.block(finish.call, reason.clone(), now),
@@ -305,12 +322,17 @@ impl State {
     }
 
     /// The call goes back to the queue.
-    pub(super) fn free_call(&mut self, id: StackRunId, in_doubt: bool, now: Timestamp) {
+    pub(super) fn free_call(&mut self, id: StackRunId, by: Freed, now: Timestamp) {
         self.change(id, now, |call| {
             call.status = StackStatus::Pending;
             call.owner = None;
             call.epoch = call.epoch.next();
-            call.in_doubt |= in_doubt;
+            call.in_doubt |= by != Freed::NotAsked;
+            match by {
+                Freed::NotAsked => call.attempt = call.attempt.saturating_sub(1),
+                Freed::Asked => {}
+                Freed::Died => call.take_overs += 1,
+            }
         });
     }
 

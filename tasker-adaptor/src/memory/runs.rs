@@ -243,6 +243,7 @@ impl State {
                 } else {
                     row.status = StackStatus::Pending;
                     row.in_doubt = false;
+                    row.take_overs = 0;
                 }
             }),
         }
@@ -297,6 +298,7 @@ fn root_row(new: &NewTaskRun, now: Timestamp) -> StackRun {
         delivered_at: None,
         attempt: 0,
         in_doubt: false,
+        take_overs: 0,
         due_at: Some(new.run_at),
         service: "task".to_owned(),
         path: new.task.as_str().to_owned(),

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::MemoryStorage;
+use super::queue::Freed;
 use super::state::{State, WorkerRow};
 use crate::{
     NewWorker, Reaped, StackKind, StackRunId, StackStatus, StorageError, Timestamp, WorkerId,
@@ -62,7 +63,7 @@ impl Workers for MemoryStorage {
             }
             let rows = state.owned.get(&worker).cloned().unwrap_or_default();
             for id in rows {
-                state.take_from_dead(id, now);
+                state.take_from_dead(id, Freed::Asked, now);
             }
         });
         Ok(())
@@ -93,7 +94,7 @@ impl State {
         let batch: Vec<_> = rows.by_ref().take(max).collect();
         reaped.more = rows.next().is_some();
         for id in batch {
-            match self.take_from_dead(id, now) {
+            match self.take_from_dead(id, Freed::Died, now) {
                 StackKind::Frame => reaped.frames += 1,
                 _ => reaped.calls += 1,
             }
@@ -102,12 +103,12 @@ impl State {
     }
 
     /// Frees a row whose owner is dead.
-    fn take_from_dead(&mut self, id: StackRunId, now: Timestamp) -> StackKind {
+    fn take_from_dead(&mut self, id: StackRunId, by: Freed, now: Timestamp) -> StackKind {
         let Some(entry) = self.stack.get(&id) else {
             return StackKind::Call;
         };
         if entry.row.kind != StackKind::Frame {
-            self.free_call(id, true, now);
+            self.free_call(id, by, now);
             return StackKind::Call;
         }
         let rest = entry.status_from_children();

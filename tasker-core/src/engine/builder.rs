@@ -161,7 +161,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Take-overs in one and the same turn after which a frame is blocked as poisoned. Default 3.
+    /// Take-overs in one and the same turn, or of one and the same call, after which it is blocked as poisoned. Default 3.
     pub fn poison_limit(mut self, take_overs: u32) -> Self {
         self.options.poison_limit = take_overs.max(1);
         self
@@ -305,6 +305,7 @@ async fn start_core(
         events: VecDeque::new(),
         suspects: VecDeque::new(),
         suspect: None,
+        next_alone_ms: 0,
         commits: Vec::new(),
         commits_under_way: 0,
         finishes: Vec::new(),

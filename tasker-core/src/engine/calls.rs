@@ -33,6 +33,8 @@ pub(crate) struct Asking {
     pub(crate) lease: Lease,
     pub(crate) attempt: u32,
     pub(crate) in_doubt: bool,
+    /// Its last try: no other such call is asked beside it.
+    pub(crate) alone: bool,
     pub(crate) service: String,
     pub(crate) path: String,
     pub(crate) args: Json,
@@ -62,6 +64,7 @@ impl Core {
                 token: token.clone(),
                 record_at_once: policy.unknown_outcome == UnknownOutcome::Block,
                 detached: asking.context.ended,
+                alone: asking.alone,
             },
         );
         let shared = Arc::clone(&self.shared);
@@ -108,8 +111,10 @@ impl Core {
         let Some(asked) = self.calls.remove(&call) else {
             return;
         };
-        // A claim is wanted when the last one was cut short; that of a free worker would find nothing.
-        self.want_calls |= self.calls.len() + 1 >= self.shared.options.calls_in_flight;
+        // A claim is wanted when the last one was cut short; that of a free worker would find nothing. And when
+        // others wait for their last try.
+        self.want_calls |=
+            self.calls.len() + 1 >= self.shared.options.calls_in_flight || asked.alone;
         let outcome = match answer {
             Answer::NotAsked => {
                 // The lease is unsure: the row stays this worker's until the lease is held again or lost.
@@ -123,7 +128,14 @@ impl Core {
                 ));
                 return;
             }
-            Answer::Unknown => {
+            Answer::Service(Err(error)) | Answer::NotReconciled(error)
+                if self.is_tried_again(&asked, &error) =>
+            {
+                self.try_again(call, lease, &asked, &error);
+                return;
+            }
+            // A failure of the question is none of the call: it may have happened.
+            Answer::Unknown | Answer::NotReconciled(_) => {
                 let reason = BlockedReason::OutcomeUnknown {
                     service: asked.service,
                     path: asked.path,
@@ -141,39 +153,7 @@ impl Core {
                     Err(limit) => Outcome::Failed(answer_too_large(&asked, limit, &self.shared)),
                 }
             }
-            Answer::Service(Err(error)) => {
-                let policy = self.shared.services.policy(&asked.service, &asked.path);
-                if !asked.token.is_cancelled()
-                    && asked.attempt < policy.retry.attempts
-                    && policy.retry.retries_error(&error)
-                {
-                    let seed = seed_of(call);
-                    let delay = policy
-                        .retry
-                        .delay_ms(asked.attempt, seed, error.retry_after_ms);
-                    let not_before = self.shared.clock.now().plus_millis(delay as i64);
-                    self.next_due =
-                        Some(self.next_due.map_or(not_before, |due| due.min(not_before)));
-                    let failure = error.to_failure();
-                    self.finish(CallFinish {
-                        call,
-                        lease,
-                        end: CallEnd::RetryAt {
-                            not_before,
-                            failure,
-                        },
-                    });
-                    self.events.push_back((
-                        asked.frame,
-                        Event::CallReleased {
-                            seq: asked.seq,
-                            epoch: lease.epoch,
-                        },
-                    ));
-                    return;
-                }
-                Outcome::Failed(error.to_failure())
-            }
+            Answer::Service(Err(error)) => Outcome::Failed(error.to_failure()),
         };
         if asked.detached
             && let Outcome::Failed(failure) = &outcome
@@ -191,6 +171,39 @@ impl Core {
         } else {
             self.record(call, lease.epoch, outcome);
         }
+    }
+
+    /// Whether the policy of the method has one more attempt for this error.
+    fn is_tried_again(&self, asked: &Asked, error: &ServiceError) -> bool {
+        let policy = self.shared.services.policy(&asked.service, &asked.path);
+        !asked.token.is_cancelled()
+            && asked.attempt < policy.retry.attempts
+            && policy.retry.retries_error(error)
+    }
+
+    /// The next attempt is a row with a time: any worker may make it.
+    fn try_again(&mut self, call: StackRunId, lease: Lease, asked: &Asked, error: &ServiceError) {
+        let policy = self.shared.services.policy(&asked.service, &asked.path);
+        let delay = policy
+            .retry
+            .delay_ms(asked.attempt, seed_of(call), error.retry_after_ms);
+        let not_before = self.shared.clock.now().plus_millis(delay as i64);
+        self.next_due = Some(self.next_due.map_or(not_before, |due| due.min(not_before)));
+        self.finish(CallFinish {
+            call,
+            lease,
+            end: CallEnd::RetryAt {
+                not_before,
+                failure: error.to_failure(),
+            },
+        });
+        self.events.push_back((
+            asked.frame,
+            Event::CallReleased {
+                seq: asked.seq,
+                epoch: lease.epoch,
+            },
+        ));
     }
 
     /// Records an outcome by itself.
@@ -214,6 +227,21 @@ impl Core {
             epoch: row.epoch,
         };
         let Some(frame) = row.parent else { return };
+        if row.take_overs > self.shared.options.poison_limit {
+            // Asked once more it would end this worker too.
+            let reason = BlockedReason::PoisonedCall {
+                service: row.service,
+                path: row.path,
+                take_overs: row.take_overs,
+            };
+            tracing::warn!(run = %row.task_run, call = %row.id, %reason, "a call is blocked");
+            self.finish(CallFinish {
+                call: row.id,
+                lease,
+                end: CallEnd::Blocked(reason),
+            });
+            return;
+        }
         let policy = self.shared.services.policy(&row.service, &row.path);
         if policy.unknown_outcome != UnknownOutcome::Block {
             self.events.push_back((
@@ -239,6 +267,7 @@ impl Core {
             lease,
             attempt: row.attempt,
             in_doubt: row.in_doubt,
+            alone: row.take_overs == self.shared.options.poison_limit,
             service: row.service,
             path: row.path,
             args: row.args.unwrap_or_default(),
@@ -392,7 +421,7 @@ async fn perform(
                     Ok(Reconciled::Happened(value)) => return Answer::Service(Ok(value)),
                     Ok(Reconciled::DidNotHappen) => {}
                     Ok(Reconciled::Unknown) => return Answer::Unknown,
-                    Err(error) => return Answer::Service(Err(error)),
+                    Err(error) => return Answer::NotReconciled(error),
                 },
             }
         }

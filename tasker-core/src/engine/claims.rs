@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use tasker_adaptor::{
-    Claim, ClaimedCall, ClaimedFrame, Lease, OwnedRow, StackKind, StackRunId, StorageError,
+    Claim, ClaimedCall, ClaimedFrame, Lease, OwnedRow, ReleasedCall, StackKind, StackRun,
+    StackRunId, StorageError,
 };
 
 use super::core::{Core, Message, Shared};
@@ -14,6 +15,8 @@ use crate::run::Effect;
 const CLAIM: usize = 256;
 /// How long a timer of a frame that is hot somewhere may be late before anybody fires it, in milliseconds.
 const TIMER_GRACE_MS: i64 = 10_000;
+/// How often calls are claimed while one is asked alone, in milliseconds.
+const ALONE_PAUSE_MS: i64 = 1_000;
 /// How soon after one look the next one for due timers may come, in milliseconds.
 const DUE_PAUSE_MS: i64 = 50;
 
@@ -31,7 +34,8 @@ impl Core {
             return;
         }
         let room = self.room().min(CLAIM);
-        if self.want_frames && !self.claiming_frames && room > 0 {
+        // While a frame that ended its worker before is resumed alone, the others like it would come and be given back again and again.
+        if self.want_frames && !self.claiming_frames && self.suspect.is_none() && room > 0 {
             self.claim_frames(room, None);
         }
         let room = self
@@ -40,9 +44,19 @@ impl Core {
             .calls_in_flight
             .saturating_sub(self.calls.len())
             .min(CLAIM);
-        if self.want_calls && !self.claiming_calls && room > 0 {
+        if self.want_calls && !self.claiming_calls && room > 0 && !self.rests_from_calls() {
             self.claim_calls(room, None);
         }
+    }
+
+    /// A call in its last try is under way, or a frame that ended its worker before: beside it no other last try begins.
+    fn asks_alone(&self) -> bool {
+        self.suspect.is_some() || self.calls.values().any(|asked| asked.alone)
+    }
+
+    /// Meanwhile calls are claimed now and then only, for those in their last try come each time and are given back.
+    fn rests_from_calls(&self) -> bool {
+        self.asks_alone() && self.shared.clock.monotonic_ms() < self.next_alone_ms
     }
 
     pub(crate) fn claim_frames(&mut self, asked: usize, only: Option<StackRunId>) {
@@ -51,19 +65,32 @@ impl Core {
         let (shared, claim) = (Arc::clone(&self.shared), self.a_claim(asked, only));
         self.spawn(async move {
             let claimed = shared.storage.claim_frames(claim).await;
-            let claimed = known(&shared, "frames", claimed);
-            Some(Message::FramesClaimed { asked, claimed })
+            let mut claimed = known(&shared, "frames", claimed);
+            let more = claimed.as_ref().is_some_and(|rows| rows.len() == asked);
+            if let Some(rows) = &mut claimed {
+                one_suspect(&shared, rows).await;
+            }
+            Some(Message::FramesClaimed { more, claimed })
         });
     }
 
     pub(crate) fn claim_calls(&mut self, asked: usize, only: Option<StackRunId>) {
         self.want_calls = false;
         self.claiming_calls = true;
+        let alone = self.asks_alone();
+        if alone {
+            let pause = self.shared.clock.monotonic_ms() + ALONE_PAUSE_MS;
+            self.next_alone_ms = pause;
+        }
         let (shared, claim) = (Arc::clone(&self.shared), self.a_claim(asked, only));
         self.spawn(async move {
             let claimed = shared.storage.claim_calls(claim).await;
-            let claimed = known(&shared, "calls", claimed);
-            Some(Message::CallsClaimed { asked, claimed })
+            let mut claimed = known(&shared, "calls", claimed);
+            let more = claimed.as_ref().is_some_and(|rows| rows.len() == asked);
+            if let Some(rows) = &mut claimed {
+                one_last_try(&shared, rows, alone).await;
+            }
+            Some(Message::CallsClaimed { more, claimed })
         });
     }
 
@@ -76,7 +103,7 @@ impl Core {
         }
     }
 
-    pub(crate) fn frames_claimed(&mut self, asked: usize, claimed: Option<Vec<ClaimedFrame>>) {
+    pub(crate) fn frames_claimed(&mut self, more: bool, claimed: Option<Vec<ClaimedFrame>>) {
         self.claiming_frames = false;
         let Some(claimed) = claimed else {
             self.want_repair = true;
@@ -84,7 +111,7 @@ impl Core {
             return;
         };
         self.shared.hub.storage_recovered();
-        self.want_frames |= claimed.len() == asked;
+        self.want_frames |= more;
         self.manual_claimed(claimed.len());
         for frame in claimed {
             if frame.row.owner == Some(self.worker) {
@@ -93,7 +120,7 @@ impl Core {
         }
     }
 
-    pub(crate) fn calls_claimed(&mut self, asked: usize, claimed: Option<Vec<ClaimedCall>>) {
+    pub(crate) fn calls_claimed(&mut self, more: bool, claimed: Option<Vec<ClaimedCall>>) {
         self.claiming_calls = false;
         let Some(claimed) = claimed else {
             self.want_repair = true;
@@ -101,7 +128,7 @@ impl Core {
             return;
         };
         self.shared.hub.storage_recovered();
-        self.want_calls |= claimed.len() == asked;
+        self.want_calls |= more;
         self.manual_claimed(claimed.len());
         for call in claimed {
             if call.row.owner == Some(self.worker) {
@@ -232,6 +259,63 @@ impl Core {
             }
         }
     }
+}
+
+/// A frame that is resumed alone, because it ended its worker before: it, or another one beside which it ran.
+pub(crate) fn is_suspect(frame: &ClaimedFrame) -> bool {
+    frame.row.attempt > 1
+}
+
+/// Of frames that ended their worker before one is resumed at a time, so that the guilty one is known. The others go back before it
+/// begins: what this worker held when it died would count as guilty too.
+async fn one_suspect(shared: &Shared, claimed: &mut Vec<ClaimedFrame>) {
+    let mut is_first = true;
+    let others: Vec<(StackRunId, Lease)> = claimed
+        .extract_if(.., |frame| {
+            let is_tried = frame.row.attempt <= shared.options.poison_limit;
+            is_suspect(frame) && is_tried && !std::mem::take(&mut is_first)
+        })
+        .filter_map(|frame| Some((frame.row.id, lease_of(&frame.row)?)))
+        .collect();
+    if !others.is_empty() {
+        shared
+            .insist("give frames back", || {
+                shared.storage.release_frames(&others, shared.clock.now())
+            })
+            .await;
+    }
+}
+
+/// The same for calls in their last try: one at a time, and none while there is one.
+async fn one_last_try(shared: &Shared, claimed: &mut Vec<ClaimedCall>, alone: bool) {
+    let mut is_first = !alone;
+    let others: Vec<ReleasedCall> = claimed
+        .extract_if(.., |call| {
+            let is_last = call.row.take_overs == shared.options.poison_limit;
+            is_last && !std::mem::take(&mut is_first)
+        })
+        .filter_map(|call| {
+            Some(ReleasedCall {
+                call: call.row.id,
+                lease: lease_of(&call.row)?,
+                asked: false,
+            })
+        })
+        .collect();
+    if !others.is_empty() {
+        shared
+            .insist("give calls back", || {
+                shared.storage.release_calls(&others, shared.clock.now())
+            })
+            .await;
+    }
+}
+
+fn lease_of(row: &StackRun) -> Option<Lease> {
+    row.owner.map(|worker| Lease {
+        worker,
+        epoch: row.epoch,
+    })
 }
 
 /// What was claimed; `None`: nobody knows.

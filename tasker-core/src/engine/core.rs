@@ -55,14 +55,14 @@ pub(crate) enum Message {
     },
     /// A frame was ended or taken by somebody else.
     NotMine { frame: StackRunId, lease: Lease },
-    /// Frames were claimed; `None`: nobody knows (the reply was lost).
+    /// Frames were claimed; `None`: nobody knows (the reply was lost). `more`: there may be more to claim.
     FramesClaimed {
-        asked: usize,
+        more: bool,
         claimed: Option<Vec<ClaimedFrame>>,
     },
     /// Calls were claimed; `None`: nobody knows.
     CallsClaimed {
-        asked: usize,
+        more: bool,
         claimed: Option<Vec<ClaimedCall>>,
     },
     /// Code and journal of a claimed frame were read.
@@ -130,6 +130,8 @@ pub(crate) enum Answer {
     Service(Result<Json, ServiceError>),
     /// Nobody can say what became of an earlier attempt, and the policy is to ask nobody.
     Unknown,
+    /// The service could not be asked what became of an earlier attempt.
+    NotReconciled(ServiceError),
     /// It was not asked: the lease was gone.
     NotAsked,
 }
@@ -201,6 +203,8 @@ pub(crate) struct Asked {
     /// Its outcome is recorded by itself as soon as it is there.
     pub(crate) record_at_once: bool,
     pub(crate) detached: bool,
+    /// Its last try: no other such call is asked beside it.
+    pub(crate) alone: bool,
 }
 
 /// The core.
@@ -245,6 +249,8 @@ pub(crate) struct Core {
     pub(crate) claiming_frames: bool,
     pub(crate) want_calls: bool,
     pub(crate) claiming_calls: bool,
+    /// While a call is asked alone: not before this are calls claimed.
+    pub(crate) next_alone_ms: i64,
     pub(crate) want_woken: bool,
     /// When the next parked timer is due must be read.
     pub(crate) want_due: bool,
@@ -312,8 +318,8 @@ impl Core {
             Message::Finished { finishes, replies } => self.finishes_answered(&finishes, replies),
             Message::Released { frames, replies } => self.releases_answered(frames, replies),
             Message::NotMine { frame, lease } => self.not_mine(frame, lease),
-            Message::FramesClaimed { asked, claimed } => self.frames_claimed(asked, claimed),
-            Message::CallsClaimed { asked, claimed } => self.calls_claimed(asked, claimed),
+            Message::FramesClaimed { more, claimed } => self.frames_claimed(more, claimed),
+            Message::CallsClaimed { more, claimed } => self.calls_claimed(more, claimed),
             Message::Prepared {
                 frame,
                 lease,

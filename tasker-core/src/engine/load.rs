@@ -9,6 +9,7 @@ use tasker_adaptor::{
     StorageError,
 };
 
+use super::claims::is_suspect;
 use super::core::{Core, Message};
 use super::frames::{HotFrame, ready_of, turn_span};
 use super::programs::Loaded;
@@ -35,7 +36,7 @@ impl Core {
             // A reply that was lost and found: the newest claim is the one that counts.
             self.forget(id);
         }
-        if claimed.row.attempt > 1 {
+        if is_suspect(&claimed) {
             if self.suspect.is_some() && self.suspect != Some(id) {
                 // It ended its worker before: one such frame at a time, so that the guilty one is known.
                 self.suspects.push_back(claimed);
@@ -227,6 +228,7 @@ impl Core {
     /// A frame that was resumed alone has committed a turn, or is gone: the next one may.
     pub(crate) fn next_suspect(&mut self) {
         self.suspect = None;
+        self.want_frames = true;
         if let Some(claimed) = self.suspects.pop_front() {
             self.begin_claimed(claimed);
         }

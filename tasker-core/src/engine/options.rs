@@ -44,7 +44,7 @@ pub(crate) struct Options {
     pub(crate) poll_ms: u64,
     /// How long a cancelled run may clean up, in milliseconds.
     pub(crate) cancel_grace_ms: u64,
-    /// Take-overs in one turn after which a frame is blocked as poisoned.
+    /// Take-overs in one turn after which a frame is blocked as poisoned; of one call likewise.
     pub(crate) poison_limit: u32,
     /// How long stack runs of ended runs are kept, in milliseconds.
     pub(crate) keep_rows_ms: u64,

@@ -17,7 +17,8 @@ pub trait ServiceProxy: Send + Sync + 'static {
     /// Does what is asked. At-least-once: the same call may come again after a crash, with the same idempotency key.
     async fn call(&self, call: ServiceCall) -> Result<Json, ServiceError>;
 
-    /// Says what became of a call whose worker died between asking and recording (policy `Reconcile`).
+    /// Says what became of a call whose worker died between asking and recording (policy `Reconcile`). An error means that nobody
+    /// can say now: asked again by the method's retry policy, then the run is blocked as after `Unknown`.
     async fn reconcile(&self, call: &ServiceCall) -> Result<Reconciled, ServiceError> {
         let _ = call;
         Ok(Reconciled::Unknown)
