@@ -267,6 +267,7 @@ async fn start_core(
         shared.options.limits.stack_bytes,
         shared.clock.clone(),
         me,
+        Arc::clone(&shared.hub.counts),
     )
     .await?;
     let worker = shared.ids.worker(shared.clock.host_now());

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::background::OsThread;
 use super::clock::EngineClock;
 use super::core::Message;
+use super::stats::Counts;
 use crate::limits::{Limit, Limits};
 use crate::run::History;
 use crate::vm::{BytecodeCache, Stopper, VmDeliver, VmPool, VmStart};
@@ -32,6 +33,8 @@ pub(crate) struct VmThreads {
     /// Frames in each home.
     loads: Vec<usize>,
     kind: Homes,
+    /// Is told how many VMs there are.
+    counts: Arc<Counts>,
 }
 
 enum Homes {
@@ -55,6 +58,7 @@ impl VmThreads {
         js_stack: usize,
         clock: EngineClock,
         reports: &UnboundedSender<Message>,
+        counts: Arc<Counts>,
     ) -> Result<Self, WallError> {
         let (count, kind) = match wall.processes() {
             #[cfg(feature = "process-wall")]
@@ -79,6 +83,7 @@ impl VmThreads {
             homes: HashMap::new(),
             loads: vec![0; count],
             kind,
+            counts,
         })
     }
 
@@ -111,6 +116,7 @@ impl VmThreads {
             #[cfg(feature = "process-wall")]
             Homes::Processes(_) => {}
         }
+        self.counts.hot_frames(self.homes.len());
     }
 
     /// When [`VmThreads::watch`] has to look next, on the monotonic clock, as far as turns are under way.
@@ -130,6 +136,7 @@ impl VmThreads {
             .min_by_key(|n| self.loads[*n])
             .unwrap_or(0);
         self.homes.insert(key, home);
+        self.counts.hot_frames(self.homes.len());
         self.loads[home] += 1;
         self.send(
             home,
@@ -150,6 +157,7 @@ impl VmThreads {
 
     pub(crate) fn drop_vm(&mut self, key: VmKey) {
         if let Some(home) = self.homes.remove(&key) {
+            self.counts.hot_frames(self.homes.len());
             self.loads[home] -= 1;
             self.send(home, VmCommand::Drop { key });
         }
@@ -165,6 +173,7 @@ impl VmThreads {
 
     /// Stops the homes and waits for them.
     pub(crate) fn join(self) {
+        self.counts.hot_frames(0);
         match self.kind {
             Homes::Threads(threads) => threads.join(),
             #[cfg(feature = "process-wall")]
