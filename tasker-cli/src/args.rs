@@ -220,8 +220,9 @@ pub struct Publish {
     /// Checks everything and says what would change; publishes nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Lets the tasks call this private service (as the table `grants` in tasker.toml does for one task).
-    #[arg(long, value_name = "SERVICE")]
+    /// Lets the tasks call this private service, or of a service these methods only: gapi.drive.* (as the table `grants` in
+    /// tasker.toml does for one task).
+    #[arg(long, value_name = "SERVICE[.METHOD]")]
     pub grant: Vec<String>,
 }
 

@@ -21,6 +21,7 @@ use tasker_proxies::websearch::{DuckDuckGo, GoogleSearch, GoogleSearchOptions, W
 
 use crate::config::{Config, hide_password};
 use crate::error::CliError;
+use crate::overheard::Overheard;
 use crate::registry;
 
 /// A database address, taken apart.
@@ -129,7 +130,7 @@ pub(crate) fn builder(
         .wall(wall(config)?.unwrap_or(Wall::in_process()));
     let elsewhere = |name: &str| peers.iter().any(|peer| peer.name == name);
     if !elsewhere("keystore") {
-        builder = builder.private_service(keystore(config, storage)?);
+        builder = builder.private_service(Overheard(keystore(config, storage)?));
     }
     if !elsewhere("openai") {
         builder = builder.service(openai(config)?);
@@ -152,7 +153,9 @@ pub(crate) fn builder(
         let mut options = RemoteOptions::new(&peer.name, &peer.url);
         options.token = config.get("serve.token").map(Secret::new);
         let remote = Remote::new(options)?;
-        builder = if peer.private {
+        builder = if peer.name == "keystore" {
+            builder.private_service(Overheard(remote))
+        } else if peer.private {
             builder.private_service(remote)
         } else {
             builder.service(remote)

@@ -14,8 +14,10 @@ mod folder;
 mod host;
 pub mod http;
 mod output;
+mod overheard;
 mod redact;
 mod registry;
+mod secrets;
 mod serve;
 mod view;
 
@@ -60,7 +62,7 @@ async fn start(cli: Cli, output: Output) -> Result<(), CliError> {
         );
     }
     let config = Config::new(&layers)?;
-    output::hide(config.secrets());
+    secrets::hide_settings(&config.secrets());
     output::log_to_stderr(&config, &cli)?;
     let here = command::Here {
         config,

@@ -285,9 +285,14 @@ impl Config {
         }
     }
 
-    /// The private services that a task may call.
+    /// What a task is granted: services, and methods of services.
     pub(crate) fn grants(&self, task: &str) -> &[String] {
         self.grants.get(task).map_or(&[], Vec::as_slice)
+    }
+
+    /// The tasks that were granted something.
+    pub(crate) fn granted_tasks(&self) -> impl Iterator<Item = &str> {
+        self.grants.keys().map(String::as_str)
     }
 
     /// Services elsewhere: name and URL, from `TASKER_SERVICE_<NAME>_URL`.
@@ -389,7 +394,7 @@ impl Toml {
             None => BTreeMap::new(),
             Some(value) => BTreeMap::deserialize(value).map_err(|error| {
                 wrong(format!(
-                    "[grants] cannot be read: {error}; it looks like: my-task = [\"keystore\"]"
+                    "[grants] cannot be read: {error}; it looks like: my-task = [\"keystore\", \"gapi.drive.*\"]"
                 ))
             })?,
         };

@@ -54,6 +54,10 @@ pub(crate) async fn perform(here: Here, args: &Serve) -> Result<(), CliError> {
     } else {
         None
     };
+    server.options.metrics.observe(&engine);
+    if let Some(by_hand) = &by_hand {
+        server.options.metrics.observe(by_hand);
+    }
     let drain = server.drain.as_millis() as u64;
     let folder_stop = CancellationToken::new();
     let engines = Engines {

@@ -7,6 +7,7 @@ mod kit;
 mod doors;
 mod folder;
 mod kills;
+mod metrics;
 mod openapi;
 mod reference;
 mod resume;
