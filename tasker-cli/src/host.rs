@@ -42,7 +42,7 @@ impl Database {
         }
         let path = match text.strip_prefix("sqlite:") {
             Some(path) => path.strip_prefix("//").unwrap_or(path),
-            None if text.contains("://") => {
+            None if has_scheme(text) => {
                 return Err(config.wrong("database", "has an unknown scheme; use sqlite:FILE or postgres://user:password@host/database"));
             }
             None => text,
@@ -92,6 +92,18 @@ impl Database {
             Self::Postgres(url) => hide_password(url),
         }
     }
+}
+
+/// Whether a text that is no `sqlite:` address begins as one of something else. One letter is a drive.
+fn has_scheme(text: &str) -> bool {
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| {
+        scheme.len() > 1
+            && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+    })
 }
 
 /// Opens the database of the settings.
@@ -339,5 +351,11 @@ mod tests {
         );
         assert!(!error.contains("planted"), "{error}");
         assert!(database("sqlite:").is_err());
+        for wrong in ["postgres:/oops", "file:x.db", "mysql:x"] {
+            let error = database(wrong).unwrap_err();
+            assert!(error.contains("postgres://"), "{error}");
+        }
+        assert_eq!(database("C:/a.db"), sqlite("C:/a.db"));
+        assert_eq!(database("./a:b.db"), sqlite("./a:b.db"));
     }
 }

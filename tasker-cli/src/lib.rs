@@ -19,6 +19,7 @@ mod redact;
 mod registry;
 mod secrets;
 mod serve;
+mod signals;
 mod view;
 
 pub use config::{Config, Layers, Source};

@@ -45,6 +45,12 @@ pub(super) async fn perform(here: &Here, args: &Publish) -> Result<(), CliError>
             "warning: tasker.toml grants something to the task {name:?}, which is not in this folder"
         ));
     }
+    if tasks.is_empty() && args.specific.is_empty() {
+        here.output.note(format_args!(
+            "{} holds no tasks; a task is a file like hello.js of `tasker init`",
+            here.config.tasks_dir().display()
+        ));
+    }
     let tasks = choose(tasks, &args.specific)?;
     let engine = here.client().await?;
     let mut lines = Vec::new();

@@ -352,6 +352,7 @@ where
 /// A value as people may see it.
 fn shown(known: &Known, text: &str) -> String {
     match known.secret {
+        _ if text.is_empty() => "(empty)".to_owned(),
         Secrecy::Open => text.to_owned(),
         Secrecy::Secret => "[hidden]".to_owned(),
         Secrecy::Url => hide_password(text),

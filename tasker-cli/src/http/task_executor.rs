@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -126,6 +126,7 @@ struct Execute {
     priority: i32,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(alias = "correlation_id")]
     correlation_id: Option<String>,
     #[serde(default)]
     validate: bool,
@@ -350,8 +351,10 @@ async fn status(
     }
     let page: Result<Page, ServiceError> = async {
         let statuses = question.status.as_deref().map(|word| {
-            RunStatus::from_str(word)
-                .map_err(|_| ServiceError::validation(format!("no run is {word:?}")))
+            RunStatus::from_str(word).map_err(|_| {
+                let words: Vec<&str> = RunStatus::ALL.iter().map(|s| s.as_str()).collect();
+                ServiceError::validation(format!("a run is {}, not {word:?}", words.join(", ")))
+            })
         });
         let filter = RunFilter {
             statuses: statuses.transpose()?.into_iter().collect(),
@@ -415,10 +418,13 @@ async fn logs(
 async fn events(
     State(shop): State<Shop>,
     Extension(asked): Extension<Asked>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Response {
-    let run = async { shop.engine.run(run_id(&id)?).await.map_err(of_engine) };
+    let run = async {
+        let Path(id) = id.map_err(|rejection| ServiceError::validation(rejection.body_text()))?;
+        shop.engine.run(run_id(&id)?).await.map_err(of_engine)
+    };
     match run.await {
         Err(error) => asked.answer::<()>(Err(error)),
         Ok(run) => {

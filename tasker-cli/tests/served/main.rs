@@ -9,6 +9,7 @@ mod folder;
 mod kills;
 mod metrics;
 mod openapi;
+mod operator;
 mod reference;
 mod resume;
 mod wall;
