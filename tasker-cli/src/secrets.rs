@@ -19,7 +19,9 @@ const SHORTEST: usize = 6;
 /// log in JSON.
 const JSON_IN_JSON: usize = 4;
 /// Bytes of values that came at run time and are remembered. Of more those that came first are forgotten.
-const MOST_BYTES: usize = 1 << 20;
+const MOST_BYTES: usize = 256 << 10;
+/// A longer value is looked for piece by piece, each so long: what a line costs to look at must not depend on one value.
+const PIECE: usize = 16 << 10;
 
 /// The values known to this process.
 static KNOWN: LazyLock<KnownSecrets> = LazyLock::new(KnownSecrets::default);
@@ -67,9 +69,10 @@ impl KnownSecrets {
     /// Takes this value out of lines from now on, if it is not too short.
     pub(crate) fn add(&self, value: &str, stays: Stays) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        known.add(value, stays);
-        for member in members(value) {
-            known.add(&member, stays);
+        for value in std::iter::once(value.to_owned()).chain(members(value)) {
+            for piece in pieces(&value) {
+                known.add(piece, stays);
+            }
         }
     }
 
@@ -104,7 +107,7 @@ impl KnownSecrets {
                 .kind(Some(AhoCorasickKind::ContiguousNFA))
                 .build(forms);
             known.finder = Some(Arc::new(finder.expect(
-                "MOST_BYTES of texts and those of the settings are within what it takes: 2 GiB",
+                "MOST_BYTES of texts and those of the settings are far below what it takes: 2 GiB",
             )));
         }
         known.finder.clone()
@@ -130,6 +133,16 @@ impl Values {
             self.all.remove(&first);
         }
     }
+}
+
+/// A value in pieces of at most [`PIECE`] bytes.
+fn pieces(value: &str) -> impl Iterator<Item = &str> {
+    let mut rest = value;
+    std::iter::from_fn(move || {
+        let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE));
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 /// The texts of a value that is a JSON object, as accounts of services are, whose names say that they are secrets.
@@ -225,6 +238,10 @@ mod tests {
         assert_eq!(known.take_out("of-a-setting"), REDACTED);
         assert_eq!(known.take_out("first-value"), "first-value", "forgotten");
         assert!(known.0.read().unwrap().all.len() < 110);
+        let long = "é".repeat(PIECE);
+        known.add(&long, Stays::WhileThereIsRoom);
+        let clean = known.take_out(&long).into_owned();
+        assert_eq!(clean.replace(REDACTED, ""), "", "piece by piece");
     }
 
     #[test]

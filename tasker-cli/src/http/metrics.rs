@@ -115,7 +115,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Shows from now on what this engine did and holds too, and what its storage has open. The routers do so with the engine
-    /// that they are given, unless there is one already.
+    /// that they are given, unless there is one already. The engine lives as long as these counts do.
     pub fn observe(&self, engine: &Engine) {
         self.engines().push(engine.clone());
     }
