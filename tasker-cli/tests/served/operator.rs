@@ -108,6 +108,18 @@ fn wrong_command_lines_say_what_is_wrong_as_text_and_in_json() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_system_without_ca_certificates_is_told_what_is_missing() {
+    let folder = folder();
+    let nowhere = [("SSL_CERT_FILE", "/no/such.pem"), ("SSL_CERT_DIR", "/no")];
+    let said = folder.with(&["tasks"], "", &nowhere);
+    assert!(
+        said.code == 1 && said.err.contains("ca-certificates"),
+        "{said:?}"
+    );
+}
+
+#[test]
 fn every_command_answers_in_one_json_value() {
     let folder = folder();
     let id = folder.ok(&["run", "slow"]);
