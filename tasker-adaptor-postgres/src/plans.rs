@@ -346,6 +346,7 @@ async fn rest(storage: &PostgresStorage, worker: WorkerId, run: TaskRunId) {
     storage.append_logs(run, None, vec![], NOW).await.unwrap();
     storage.logs(run, LogCursor(0), 10).await.unwrap();
     storage.foldable(NOW, 10).await.unwrap();
+    storage.backlog(NOW, 10).await.unwrap();
     storage.fold(run, vec![1], NOW).await.unwrap();
     storage.delete_folded_rows(1_000).await.unwrap();
     let retention = Retention {

@@ -14,6 +14,7 @@
 //! # Ok(()) }
 //! ```
 
+mod backlog;
 mod cached;
 mod cancel;
 mod claim;

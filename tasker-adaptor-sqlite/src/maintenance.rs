@@ -4,11 +4,12 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use tasker_adaptor::{
-    AUDIT, Maintenance, NewWorker, Reaped, Retention, StorageError, TaskRunId, Timestamp,
+    AUDIT, Backlog, Maintenance, NewWorker, Reaped, Retention, StorageError, TaskRunId, Timestamp,
     Violation, WorkerId, Workers,
 };
 
 use crate::SqliteStorage;
+use crate::backlog::backlog;
 use crate::cached::Cached as _;
 use crate::columns::{Cells, HasKey};
 use crate::fault::Outcome;
@@ -112,6 +113,10 @@ impl Maintenance for SqliteStorage {
             Ok(free > now)
         })
         .await
+    }
+
+    async fn backlog(&self, now: Timestamp, max: usize) -> Result<Backlog, StorageError> {
+        self.read(move |conn| backlog(conn, now, max)).await
     }
 
     async fn audit(&self) -> Result<Vec<Violation>, StorageError> {

@@ -8,6 +8,7 @@
 //! payloads are exact JSON text ([`Json`]) that is never re-serialised on its way.
 
 mod audit;
+mod backlog;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
@@ -33,6 +34,7 @@ mod watch;
 mod workers;
 
 pub use audit::{AUDIT, AuditQuery, Violation};
+pub use backlog::Backlog;
 pub use error::StorageError;
 pub use failure::{BlockedReason, CallRecord, Failure, Outcome};
 #[cfg(feature = "conformance")]

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::{RunStatus, StorageError, TaskRunId, Timestamp, Violation};
+use crate::{Backlog, RunStatus, StorageError, TaskRunId, Timestamp, Violation};
 
 /// Which ended and folded runs may be deleted whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,14 @@ pub trait Maintenance: Send + Sync + 'static {
     async fn compact(&self, keep_free: u64) -> Result<bool, StorageError> {
         let _ = keep_free;
         Ok(false)
+    }
+
+    /// Does: counts what is open and what is ready at `now`. Each count stops at `max`, so that its cost is bounded; of ready rows those
+    /// of higher priority are counted first. Never reads ended history. An adaptor may leave it out: then there are no gauges.
+    /// Atomicity: none between the counts. Errors: `Unsupported`. Tested by: `backlog_counts_what_waits`.
+    async fn backlog(&self, now: Timestamp, max: usize) -> Result<Backlog, StorageError> {
+        let _ = (now, max);
+        Err(StorageError::Unsupported { what: "backlog" })
     }
 
     /// Does: runs the audit queries (PROTOCOL d) and answers every row that breaks an invariant; empty when all is well.

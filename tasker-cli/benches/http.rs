@@ -3,7 +3,8 @@
 //! Both are served by the same listener with the same time limits, so the difference is what Tasker does for a request: guard,
 //! envelope, counts, and for `/execute` a durable row (SQLite, `synchronous=FULL`). The load comes from this process: a fixed
 //! number of connections, each sending the next request when the last one is answered. That takes processor time from the server;
-//! compare the lines with each other, not with figures from elsewhere. `-- --quick` runs each for a moment only.
+//! compare the lines with each other, not with figures from elsewhere. `-- --quick` runs each for a moment only;
+//! `-- --bare ADDRESS` serves the bare handler alone, and prints where, for `.config/wrk.sh`.
 #![expect(clippy::unwrap_used, reason = "a bench fails where it stands")]
 
 use std::path::Path;
@@ -34,12 +35,17 @@ fn main() {
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(all(quick));
+    let bare = std::env::args().skip_while(|word| word != "--bare").nth(1);
+    match bare {
+        Some(address) => runtime.block_on(serve_bare(&address)),
+        None => runtime.block_on(all(quick)),
+    }
     runtime.shutdown_background();
 }
 
-async fn all(quick: bool) {
-    let bare = Router::new()
+/// What Tasker is compared with.
+fn bare_handler() -> Router {
+    Router::new()
         .route(
             "/health",
             get(async || Json(json!({ "status": "healthy" }))),
@@ -50,9 +56,19 @@ async fn all(quick: bool) {
                 let body: Value = serde_json::from_slice(&body).unwrap_or_default();
                 Json(json!({ "taskRunId": body["taskName"] }))
             }),
-        );
+        )
+}
+
+async fn serve_bare(address: &str) {
+    let listener = TcpListener::bind(address).await.unwrap();
+    println!("http://{}", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
-    let bare = listen(bare, &stop).await;
+    serve(listener, bare_handler(), ListenOptions::default(), stop).await;
+}
+
+async fn all(quick: bool) {
+    let stop = CancellationToken::new();
+    let bare = listen(bare_handler(), &stop).await;
     let health = request("GET", "/health", "");
     let execute = request(
         "POST",

@@ -16,7 +16,7 @@ Exit codes:
   4    the run is blocked and needs a person
   5    the run was cancelled
   6    no such task, run or key
-  130  detached by Ctrl-C; the run is kept
+  130  detached by Ctrl-C or SIGTERM; the run is kept
 
 Settings come from flags, then the environment, then .env, then tasker.toml: see `tasker config`.";
 
@@ -125,7 +125,7 @@ pub enum Command {
     /// Shows a run.
     Status {
         /// The run.
-        #[arg(value_name = "ID")]
+        #[arg(value_name = "ID", value_parser = run_id)]
         id: TaskRunId,
         /// Waits for its end; runs it in this process unless `tasker serve` works here.
         #[arg(long, short)]
@@ -134,7 +134,7 @@ pub enum Command {
     /// Prints the log lines of a run.
     Logs {
         /// The run.
-        #[arg(value_name = "ID")]
+        #[arg(value_name = "ID", value_parser = run_id)]
         id: TaskRunId,
         /// Goes on until the run has ended.
         #[arg(long, short)]
@@ -143,13 +143,13 @@ pub enum Command {
     /// Shows the call tree of a run with its times.
     Trace {
         /// The run.
-        #[arg(value_name = "ID")]
+        #[arg(value_name = "ID", value_parser = run_id)]
         id: TaskRunId,
     },
     /// Cancels a run: the task may clean up, then it is ended.
     Cancel {
         /// The run.
-        #[arg(value_name = "ID")]
+        #[arg(value_name = "ID", value_parser = run_id)]
         id: TaskRunId,
     },
     /// Decides about a blocked run.
@@ -220,8 +220,9 @@ pub struct Publish {
     /// Checks everything and says what would change; publishes nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Lets the tasks call this private service (as the table `grants` in tasker.toml does for one task).
-    #[arg(long, value_name = "SERVICE")]
+    /// Lets the tasks call this private service, or of a service these methods only: gapi.drive.* (as the table `grants` in
+    /// tasker.toml does for one task).
+    #[arg(long, value_name = "SERVICE[.METHOD]")]
     pub grant: Vec<String>,
 }
 
@@ -277,11 +278,18 @@ pub struct Runs {
     #[arg(long, value_name = "STATUS", value_parser = run_status)]
     pub status: Vec<RunStatus>,
     /// At most this many.
-    #[arg(long, default_value_t = 20)]
-    pub limit: usize,
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: u32,
     /// Only runs before (older than) this one.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = run_id)]
     pub before: Option<TaskRunId>,
+}
+
+fn run_id(word: &str) -> Result<TaskRunId, String> {
+    word.parse().map_err(|_| {
+        "no run has such an id; they look like 018f2c5e-7a1b-7c3d-9e4f-0123456789ab, see: tasker runs"
+            .to_owned()
+    })
 }
 
 fn run_status(word: &str) -> Result<RunStatus, String> {
@@ -295,7 +303,7 @@ fn run_status(word: &str) -> Result<RunStatus, String> {
 #[derive(Debug, Args)]
 pub struct Unblock {
     /// The run.
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = run_id)]
     pub id: TaskRunId,
     /// What to do with what is blocked.
     #[command(subcommand)]

@@ -96,7 +96,7 @@ pub enum CliError {
         /// The run.
         id: TaskRunId,
     },
-    /// Ctrl-C.
+    /// Ctrl-C, or SIGTERM.
     #[error(
         "detached; run {id} is kept and goes on wherever an engine works\n  come back: tasker status {id} --poll\n  log:       tasker logs {id} --follow\n  end it:    tasker cancel {id}"
     )]
@@ -110,6 +110,8 @@ pub enum CliError {
 fn of_storage(error: &StorageError) -> String {
     match error {
         StorageError::Unavailable { message, .. } => message.clone(),
+        // Only the address can be wrong before anything was asked.
+        StorageError::Misuse { what } => what.clone(),
         error => error.to_string(),
     }
 }
@@ -134,7 +136,15 @@ impl CliError {
         match self {
             Self::Usage(_)
             | Self::Setting(_)
-            | Self::Engine(EngineError::BadInput { .. } | EngineError::InputDoesNotFit { .. }) => 2,
+            | Self::Engine(
+                EngineError::BadInput { .. }
+                | EngineError::InputDoesNotFit { .. }
+                | EngineError::InputTooLarge { .. },
+            )
+            | Self::Database {
+                source: StorageError::Misuse { .. },
+                ..
+            } => 2,
             Self::RunFailed { .. } => 3,
             Self::RunBlocked { .. } => 4,
             Self::RunCancelled { .. } => 5,

@@ -21,6 +21,7 @@ use tasker_proxies::websearch::{DuckDuckGo, GoogleSearch, GoogleSearchOptions, W
 
 use crate::config::{Config, hide_password};
 use crate::error::CliError;
+use crate::overheard::Overheard;
 use crate::registry;
 
 /// A database address, taken apart.
@@ -41,7 +42,7 @@ impl Database {
         }
         let path = match text.strip_prefix("sqlite:") {
             Some(path) => path.strip_prefix("//").unwrap_or(path),
-            None if text.contains("://") => {
+            None if has_scheme(text) => {
                 return Err(config.wrong("database", "has an unknown scheme; use sqlite:FILE or postgres://user:password@host/database"));
             }
             None => text,
@@ -93,6 +94,18 @@ impl Database {
     }
 }
 
+/// Whether a text that is no `sqlite:` address begins as one of something else. One letter is a drive.
+fn has_scheme(text: &str) -> bool {
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| {
+        scheme.len() > 1
+            && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+    })
+}
+
 /// Opens the database of the settings.
 pub(crate) async fn storage(config: &Config) -> Result<Arc<dyn Storage>, CliError> {
     Database::of(config)?.open(true).await
@@ -129,7 +142,7 @@ pub(crate) fn builder(
         .wall(wall(config)?.unwrap_or(Wall::in_process()));
     let elsewhere = |name: &str| peers.iter().any(|peer| peer.name == name);
     if !elsewhere("keystore") {
-        builder = builder.private_service(keystore(config, storage)?);
+        builder = builder.private_service(Overheard(keystore(config, storage)?));
     }
     if !elsewhere("openai") {
         builder = builder.service(openai(config)?);
@@ -152,7 +165,9 @@ pub(crate) fn builder(
         let mut options = RemoteOptions::new(&peer.name, &peer.url);
         options.token = config.get("serve.token").map(Secret::new);
         let remote = Remote::new(options)?;
-        builder = if peer.private {
+        builder = if peer.name == "keystore" {
+            builder.private_service(Overheard(remote))
+        } else if peer.private {
             builder.private_service(remote)
         } else {
             builder.service(remote)
@@ -336,5 +351,11 @@ mod tests {
         );
         assert!(!error.contains("planted"), "{error}");
         assert!(database("sqlite:").is_err());
+        for wrong in ["postgres:/oops", "file:x.db", "mysql:x"] {
+            let error = database(wrong).unwrap_err();
+            assert!(error.contains("postgres://"), "{error}");
+        }
+        assert_eq!(database("C:/a.db"), sqlite("C:/a.db"));
+        assert_eq!(database("./a:b.db"), sqlite("./a:b.db"));
     }
 }

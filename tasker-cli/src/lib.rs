@@ -14,9 +14,12 @@ mod folder;
 mod host;
 pub mod http;
 mod output;
+mod overheard;
 mod redact;
 mod registry;
+mod secrets;
 mod serve;
+mod signals;
 mod view;
 
 pub use config::{Config, Layers, Source};
@@ -60,7 +63,7 @@ async fn start(cli: Cli, output: Output) -> Result<(), CliError> {
         );
     }
     let config = Config::new(&layers)?;
-    output::hide(config.secrets());
+    secrets::hide_settings(&config.secrets());
     output::log_to_stderr(&config, &cli)?;
     let here = command::Here {
         config,

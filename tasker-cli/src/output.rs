@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
-use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 use serde_json::json;
@@ -11,7 +10,8 @@ use tracing_subscriber::EnvFilter;
 use crate::args::{Cli, Command};
 use crate::config::Config;
 use crate::error::CliError;
-use crate::redact::{Redacting, without_values};
+use crate::redact::Redacting;
+use crate::secrets;
 
 /// How to answer.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +74,8 @@ impl Output {
     pub(crate) fn error(self, error: &CliError) {
         let mut stderr = std::io::stderr();
         let text = error.to_string();
-        let text = without_values(&text, &secrets());
+        let known = secrets::known();
+        let text = known.take_out(&text);
         let _ = if self.json {
             writeln!(
                 stderr,
@@ -85,19 +86,6 @@ impl Output {
             writeln!(stderr, "error: {text}")
         };
     }
-}
-
-/// The secrets of the settings, which nothing that is written to standard error holds.
-static SECRETS: OnceLock<Arc<[String]>> = OnceLock::new();
-
-/// Keeps these secrets out of standard error from now on.
-pub(crate) fn hide(secrets: Vec<String>) {
-    // A second start in one process (embedders, tests) keeps the first ones.
-    let _ = SECRETS.set(secrets.into());
-}
-
-fn secrets() -> Arc<[String]> {
-    SECRETS.get().map_or_else(|| Arc::from([]), Arc::clone)
 }
 
 /// A value as JSON text.
@@ -144,10 +132,10 @@ pub(crate) fn log_to_stderr(config: &Config, cli: &Cli) -> Result<(), CliError> 
             "is no level; levels are error, warn, info, debug and trace",
         )
     })?;
-    let secrets = secrets();
+    let known = secrets::known();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(move || Redacting::new(std::io::stderr(), Arc::clone(&secrets)));
+        .with_writer(move || Redacting::new(std::io::stderr(), known.clone()));
     // A second start in one process (embedders, tests) keeps the first subscriber.
     let _ = match config.log_format() {
         "json" => subscriber.json().try_init(),

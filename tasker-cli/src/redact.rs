@@ -5,12 +5,11 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
-use std::sync::Arc;
+
+use crate::secrets::KnownSecrets;
 
 /// What a removed secret leaves behind.
-const REDACTED: &str = "[redacted]";
-/// Shorter values would be found in words that hide nothing.
-const SHORTEST: usize = 6;
+pub(crate) const REDACTED: &str = "[redacted]";
 /// Parts of names of secrets, in small letters without `-` and `_`.
 const PARTS: [&str; 8] = [
     "password",
@@ -25,30 +24,13 @@ const PARTS: [&str; 8] = [
 /// Names that end in `key` and hide nothing.
 const OPEN_KEYS: [&str; 3] = ["idempotencykey", "publickey", "primarykey"];
 
-/// A line without these values and without what stands after names of secrets.
-pub(crate) fn redact<'l>(line: &'l str, values: &[String]) -> Cow<'l, str> {
-    let line = without_values(line, values);
+/// A line without the known values and without what stands after names of secrets.
+pub(crate) fn redact<'l>(line: &'l str, known: &KnownSecrets) -> Cow<'l, str> {
+    let line = known.take_out(line);
     match without_named(&line) {
         Some(text) => Cow::Owned(text),
         None => line,
     }
-}
-
-/// A line without these values.
-pub(crate) fn without_values<'l>(line: &'l str, values: &[String]) -> Cow<'l, str> {
-    let mut line = Cow::Borrowed(line);
-    for value in values.iter().filter(|value| value.len() >= SHORTEST) {
-        if line.contains(value.as_str()) {
-            line = Cow::Owned(line.replace(value.as_str(), REDACTED));
-        }
-        // Inside JSON a value is written with escapes.
-        let escaped = serde_json::Value::from(value.as_str()).to_string();
-        let escaped = escaped.trim_matches('"');
-        if escaped != value && line.contains(escaped) {
-            line = Cow::Owned(line.replace(escaped, REDACTED));
-        }
-    }
-    line
 }
 
 /// The line without what stands after names of secrets; `None` when there is nothing to take out.
@@ -76,7 +58,11 @@ fn without_named(line: &str) -> Option<String> {
         match secret {
             Some((from, to)) if from < to && !line[from..to].starts_with(REDACTED) => {
                 out.push_str(&line[kept..from]);
-                out.push_str(REDACTED);
+                // A number in JSON stands without quotes, and what takes its place does not.
+                let quote = quote_of_name(&line[..from]);
+                for piece in [quote, REDACTED, quote] {
+                    out.push_str(piece);
+                }
                 kept = to;
                 at = to;
             }
@@ -90,11 +76,22 @@ fn without_named(line: &str) -> Option<String> {
     Some(out)
 }
 
+/// The quote that ends a name in JSON right before a value without quotes; else nothing.
+fn quote_of_name(before: &str) -> &'static str {
+    let name = before.trim_end_matches(' ').strip_suffix(':');
+    match name.map(|name| name.trim_end_matches(' ')) {
+        Some(name) if name.ends_with("\\\"") => "\\\"",
+        Some(name) if name.ends_with('"') => "\"",
+        _ => "",
+    }
+}
+
 fn is_of_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '-'
 }
 
-fn is_secret(name: &str) -> bool {
+/// Whether what has this name is a secret.
+pub(crate) fn is_secret(name: &str) -> bool {
     let name: String = name
         .chars()
         .filter(char::is_ascii_alphanumeric)
@@ -177,13 +174,13 @@ fn password_of_url(line: &str, from: usize) -> Option<(usize, usize)> {
 /// A writer of whole lines that takes secrets out of them.
 pub(crate) struct Redacting<W> {
     inner: W,
-    values: Arc<[String]>,
+    known: KnownSecrets,
 }
 
 impl<W> Redacting<W> {
     /// Before this writer.
-    pub(crate) const fn new(inner: W, values: Arc<[String]>) -> Self {
-        Self { inner, values }
+    pub(crate) const fn new(inner: W, known: KnownSecrets) -> Self {
+        Self { inner, known }
     }
 }
 
@@ -191,7 +188,7 @@ impl<W: Write> Write for Redacting<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let line = String::from_utf8_lossy(bytes);
         self.inner
-            .write_all(redact(&line, &self.values).as_bytes())?;
+            .write_all(redact(&line, &self.known).as_bytes())?;
         Ok(bytes.len())
     }
 
@@ -203,6 +200,7 @@ impl<W: Write> Write for Redacting<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secrets::Stays;
 
     #[test]
     fn what_stands_after_a_name_of_a_secret_is_taken_out() {
@@ -239,28 +237,28 @@ mod tests {
             ),
             ("größe password=ä", "größe password=[redacted]"),
             ("password=", "password="),
+            (
+                r#"{"prompt_tokens":12,"n":1}"#,
+                r#"{"prompt_tokens":"[redacted]","n":1}"#,
+            ),
+            (
+                r#"{"m":"{\"tokens\": 12}"}"#,
+                r#"{"m":"{\"tokens\": \"[redacted]\"}"}"#,
+            ),
         ] {
-            assert_eq!(redact(line, &[]), clean, "{line}");
+            assert_eq!(redact(line, &KnownSecrets::default()), clean, "{line}");
         }
     }
 
     #[test]
-    fn known_values_are_taken_out_wherever_they_stand() {
-        let values = [
-            "sk-12345".to_owned(),
-            "a\nb-private".to_owned(),
-            "ab".to_owned(),
-        ];
-        assert_eq!(redact("x sk-12345y ab", &values), "x [redacted]y ab");
-        assert_eq!(
-            redact(r#"{"m":"a\nb-private"}"#, &values),
-            r#"{"m":"[redacted]"}"#
-        );
+    fn a_writer_takes_out_what_is_known_and_what_is_named() {
+        let known = KnownSecrets::default();
+        known.add("sk-12345", Stays::ForEver);
         let mut out = Vec::new();
-        Redacting::new(&mut out, values.into())
-            .write_all(b"q=sk-12345\n")
+        Redacting::new(&mut out, known)
+            .write_all(b"q=sk-12345 password=x1\n")
             .unwrap();
-        assert_eq!(out, b"q=[redacted]\n");
+        assert_eq!(out, b"q=[redacted] password=[redacted]\n");
     }
 
     #[test]
@@ -268,11 +266,13 @@ mod tests {
         let pieces = [
             "token", "=", ":", "\"", "\\", "\\\"", "://", "@", "é", " ", "Bearer ", "{", "x", "'",
         ];
+        let known = KnownSecrets::default();
+        known.add("xéx-xéx", Stays::ForEver);
         for a in pieces {
             for b in pieces {
                 for c in pieces {
                     for d in pieces {
-                        let _ = redact(&format!("{a}{b}{c}{d}"), &["xéx".to_owned()]);
+                        let _ = redact(&format!("{a}{b}{c}{d}"), &known);
                     }
                 }
             }

@@ -129,8 +129,13 @@ fn put(dir: &Path, services: Vec<Entry>, timestamp: String) -> std::io::Result<(
     };
     let text = serde_json::to_string_pretty(&file)?;
     let draft = dir.join(format!("{REGISTRY_FILE}.{}", std::process::id()));
-    std::fs::write(&draft, text + "\n")?;
-    std::fs::rename(&draft, dir.join(REGISTRY_FILE))
+    let put = std::fs::write(&draft, text + "\n")
+        .and_then(|()| std::fs::rename(&draft, dir.join(REGISTRY_FILE)));
+    if put.is_err() {
+        // It is of no use to anybody.
+        let _ = std::fs::remove_file(&draft);
+    }
+    put
 }
 
 fn parse(dir: &Path) -> Option<Registry> {

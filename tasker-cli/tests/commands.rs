@@ -388,6 +388,51 @@ fn a_private_service_needs_a_grant() {
 }
 
 #[test]
+fn a_task_may_be_granted_some_methods_of_a_service_only() {
+    let folder = Folder::new();
+    let asks = "/** @task asks */\nmodule.exports = async (input, { tools }) => await tools.keystore[input.method](...input.args);\n";
+    folder.write("tasks/asks.js", asks);
+    let key = "22".repeat(32);
+    let key = [("TASKER_MASTER_KEY", key.as_str())];
+    folder.with(&["keystore", "set", "K"], "v1", &key);
+    let ask = |method: &str, args: &[&str]| {
+        let input = json!({ "method": method, "args": args }).to_string();
+        folder.with(&["run", "asks", "-i", &input, "--poll"], "", &key)
+    };
+    for (toml, flags) in [
+        ("[grants]\nasks = [\"keystore.hasKey\"]\n", &[][..]),
+        ("", &["--grant", "keystore.hasKey"]),
+    ] {
+        folder.write("tasker.toml", toml);
+        let publish: Vec<&str> = ["publish", "--all"].iter().chain(flags).copied().collect();
+        folder.ok(&publish);
+        let refused = ask("setKey", &["global", "K", "v2"]);
+        assert!(
+            refused.code == 3 && refused.err.contains("setKey") && refused.err.contains("granted"),
+            "{refused:?}"
+        );
+        assert_eq!(ask("hasKey", &["global", "K"]).out, "true");
+    }
+    folder.write(
+        "tasker.toml",
+        "[grants]\nasks = [\"keystore\", \"keystore.hasKey\"]\n",
+    );
+    let both = folder.tasker(&["publish", "--all"]);
+    assert!(both.code == 2 && both.err.contains("either"), "{both:?}");
+    let wrong = folder.tasker(&["publish", "--all", "--grant", "keystore.get*"]);
+    assert!(
+        wrong.code == 2 && wrong.err.contains("gapi.drive.*"),
+        "{wrong:?}"
+    );
+    folder.write("tasker.toml", "[grants]\nasked = [\"keystore\"]\n");
+    let nobody = folder.tasker(&["publish", "--all"]);
+    assert!(
+        nobody.code == 0 && nobody.err.contains("asked"),
+        "{nobody:?}"
+    );
+}
+
+#[test]
 fn schemas_types_and_completions_are_printed() {
     let folder = folder();
     let schema: Value = serde_json::from_str(&folder.ok(&["schema", "sum"])).unwrap();

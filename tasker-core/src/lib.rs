@@ -25,8 +25,9 @@ pub mod wall;
 
 #[cfg(feature = "quickjs")]
 pub use engine::{
-    Clock, Drive, Engine, EngineBuilder, EngineError, EngineHealth, Processed, Publish,
-    PublishedTask, RunError, RunHandle, SettledCall, Submit, SystemClock, Trace, TraceNode,
+    Clock, Drive, Engine, EngineBuilder, EngineError, EngineHealth, EngineStats, Processed,
+    Publish, PublishedTask, RunError, RunHandle, SettledCall, Submit, SystemClock, Trace,
+    TraceNode,
 };
 #[cfg(feature = "quickjs")]
 pub use execution::Execution;

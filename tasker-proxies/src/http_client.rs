@@ -243,7 +243,7 @@ impl HttpClient {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_millis(options.connect_timeout_ms))
             .build()
-            .map_err(ServiceError::configuration)?;
+            .map_err(|error| no_client(&error))?;
         Ok(Self {
             client,
             options,
@@ -404,6 +404,19 @@ impl HttpClient {
         let left = deadline.millis_since((self.clock)());
         Some(u64::try_from(left).unwrap_or(0))
     }
+}
+
+/// Why there is no client. As a rule a system without CA certificates, which says so in the innermost cause only.
+fn no_client(error: &reqwest::Error) -> ServiceError {
+    let mut why = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        why = format!("{why}: {inner}");
+        cause = inner.source();
+    }
+    ServiceError::configuration(format!(
+        "no HTTP client could be made: {why}; are there CA certificates? Install ca-certificates, or name a PEM file in SSL_CERT_FILE"
+    ))
 }
 
 /// No whole answer.

@@ -33,12 +33,16 @@ macro_rules! ready_frame {
     };
 }
 
+pub(super) use ready_frame;
+
 /// A call that anybody may claim.
 macro_rules! ready_call {
     ($s:literal) => {
         concat!($s, ".kind = 'call' AND ", $s, ".status = 'pending'")
     };
 }
+
+pub(super) use ready_call;
 
 /// The worker $3 is live. Its row was locked by the statement before, so this stays true until the end.
 macro_rules! live_worker {

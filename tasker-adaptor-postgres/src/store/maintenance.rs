@@ -2,11 +2,12 @@
 
 use async_trait::async_trait;
 use tasker_adaptor::{
-    AUDIT, Maintenance, Retention, StorageError, TaskRunId, Timestamp, Violation,
+    AUDIT, Backlog, Maintenance, Retention, StorageError, TaskRunId, Timestamp, Violation,
 };
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use super::backlog::backlog;
 use super::cancel::lock_whole;
 use crate::PostgresStorage;
 use crate::row::get;
@@ -64,6 +65,10 @@ impl Maintenance for PostgresStorage {
 
     async fn delete_runs(&self, retention: &Retention) -> Result<usize, StorageError> {
         self.retrying(|| delete_runs(self, retention)).await
+    }
+
+    async fn backlog(&self, now: Timestamp, max: usize) -> Result<Backlog, StorageError> {
+        backlog(self, now, max).await
     }
 
     async fn audit(&self) -> Result<Vec<Violation>, StorageError> {

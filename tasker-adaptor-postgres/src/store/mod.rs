@@ -1,5 +1,6 @@
 //! The storage contract, one file a concern.
 
+mod backlog;
 mod cancel;
 mod claim;
 mod commit;

@@ -27,6 +27,7 @@ macro_rules! __conformance_cases {
             (claims claim_tells_what_to_run)
             (claims claim_reply_lost)
             (claims claim_skips)
+            (claims backlog_counts_what_waits)
             (claims next_due_is_the_earliest)
             (claims release_call_asked_is_in_doubt)
             (claims release_call_not_asked_is_no_attempt)

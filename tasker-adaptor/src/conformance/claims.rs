@@ -239,6 +239,55 @@ pub async fn claim_skips(kit: Arc<Kit>) -> CaseResult {
     Ok(())
 }
 
+/// Open runs by status, and what could be claimed now, but no more than asked for; of what has ended nothing.
+pub async fn backlog_counts_what_waits(kit: Arc<Kit>) -> CaseResult {
+    use crate::RunStatus::{Blocked, Processing, Queued, Suspended};
+    let storage = Arc::clone(kit.storage());
+    let counts = async |max: usize| {
+        let backlog = storage.backlog(kit.now(), max).await?;
+        let ready = (backlog.ready_frames, backlog.ready_calls);
+        Ok::<_, StorageError>((backlog.runs, ready, backlog.oldest_ready))
+    };
+    let none = [Queued, Processing, Suspended, Blocked].map(|status| (status, 0));
+    assert_eq!(counts(10).await?, (none.into(), (0, 0), None));
+    let since = kit.now();
+    for priority in [0, 5, 5] {
+        kit.submit_new(NewTaskRun {
+            priority,
+            ..kit.new_run()
+        })
+        .await?;
+        kit.advance(10);
+    }
+    kit.submit_new(NewTaskRun {
+        run_at: kit.now().plus_millis(1_000),
+        priority: 9,
+        ..kit.new_run()
+    })
+    .await?;
+    let worker = kit.worker().await?;
+    let ended = kit.begin(worker).await?;
+    kit.applied(kit.last_turn(ended)).await?;
+    let (asleep, _) = kit.waiting(worker, kit.calls(2, false)).await?;
+    kit.parked(asleep).await?;
+    kit.begin(worker).await?;
+    let blocked = kit.begin(worker).await?;
+    kit.applied(TurnCommit {
+        next: FrameNext::Blocked(unknown_outcome()),
+        ..kit.turn(blocked)
+    })
+    .await?;
+    let open = [(Queued, 4), (Processing, 1), (Suspended, 1), (Blocked, 1)];
+    assert_eq!(counts(10).await?, (open.into(), (3, 2), Some(since)));
+    // Of ready rows those of higher priority come first.
+    let open = [(Queued, 2), (Processing, 1), (Suspended, 1), (Blocked, 1)];
+    let oldest = Some(since.plus_millis(10));
+    assert_eq!(counts(2).await?, (open.into(), (2, 2), oldest));
+    kit.advance(1_000);
+    assert_eq!(counts(10).await?.1, (4, 2), "the time of the last has come");
+    Ok(())
+}
+
 /// Something that becomes due and that nobody owns: the earliest of them is told.
 pub async fn next_due_is_the_earliest(kit: Arc<Kit>) -> CaseResult {
     let worker = kit.worker().await?;

@@ -8,12 +8,12 @@ use futures::StreamExt as _;
 use super::FaultStorage;
 use super::control::{FaultAction, Written, lost};
 use crate::{
-    CallFinish, Cancelled, Claim, ClaimedCall, ClaimedFrame, CommitRefused, FrameJournal, Hint,
-    Hints, Journal, KeyStore, Lease, LogCursor, LogLine, LogPage, Logs, Maintenance, NewSignal,
-    NewTask, NewTaskRun, NewWorker, OwnedRow, Published, Queue, Reaped, ReleasedCall, Retention,
-    RunFilter, RunPage, RunStore, SealedValue, Signals, StackRun, StackRunId, StorageError,
-    Submitted, TaskFunction, TaskName, TaskPage, TaskRun, TaskRunId, TaskStore, TaskVersion,
-    Timestamp, TurnCommit, TurnReceipt, Unblock, Violation, Watch, WorkerId, Workers,
+    Backlog, CallFinish, Cancelled, Claim, ClaimedCall, ClaimedFrame, CommitRefused, FrameJournal,
+    Hint, Hints, Journal, KeyStore, Lease, LogCursor, LogLine, LogPage, Logs, Maintenance,
+    NewSignal, NewTask, NewTaskRun, NewWorker, OwnedRow, Published, Queue, Reaped, ReleasedCall,
+    Retention, RunFilter, RunPage, RunStore, SealedValue, Signals, StackRun, StackRunId,
+    StorageError, Submitted, TaskFunction, TaskName, TaskPage, TaskRun, TaskRunId, TaskStore,
+    TaskVersion, Timestamp, TurnCommit, TurnReceipt, Unblock, Violation, Watch, WorkerId, Workers,
 };
 
 impl FaultStorage {
@@ -402,6 +402,10 @@ impl Maintenance for FaultStorage {
 
     async fn compact(&self, keep_free: u64) -> Result<bool, StorageError> {
         self.run("compact", || self.inner.compact(keep_free)).await
+    }
+
+    async fn backlog(&self, now: Timestamp, max: usize) -> Result<Backlog, StorageError> {
+        self.run("backlog", || self.inner.backlog(now, max)).await
     }
 
     async fn audit(&self) -> Result<Vec<Violation>, StorageError> {

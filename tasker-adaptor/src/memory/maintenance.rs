@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::MemoryStorage;
 use super::mutation::Mutation;
 use super::state::State;
-use crate::{Maintenance, Retention, StorageError, TaskRunId, Timestamp, Violation};
+use crate::{Backlog, Maintenance, Retention, StorageError, TaskRunId, Timestamp, Violation};
 
 #[async_trait]
 impl Maintenance for MemoryStorage {
@@ -42,12 +42,33 @@ impl Maintenance for MemoryStorage {
         Ok(self.step(|state| state.delete_runs(retention)))
     }
 
+    async fn backlog(&self, now: Timestamp, max: usize) -> Result<Backlog, StorageError> {
+        Ok(self.step(|state| state.backlog(now, max)))
+    }
+
     async fn audit(&self) -> Result<Vec<Violation>, StorageError> {
         Ok(self.step(|state| state.audit()))
     }
 }
 
 impl State {
+    fn backlog(&mut self, now: Timestamp, max: usize) -> Backlog {
+        self.promote(now);
+        let runs = Backlog::statuses().map(|status| {
+            let of_status = self.runs.values().filter(|run| run.run.status == status);
+            (status, of_status.take(max).count() as u64)
+        });
+        let ready = self.ready_frames.iter().take(max);
+        let oldest = ready.chain(self.ready_calls.iter().take(max));
+        Backlog {
+            at: now,
+            runs: runs.collect(),
+            ready_frames: self.ready_frames.len().min(max) as u64,
+            ready_calls: self.ready_calls.len().min(max) as u64,
+            oldest_ready: oldest.map(|(_, ready_at, _)| *ready_at).min(),
+        }
+    }
+
     fn fold(&mut self, id: TaskRunId, record: Vec<u8>, now: Timestamp) -> bool {
         let guarded = self.has_guard(Mutation::NoFoldGuard);
         let Some(entry) = self.runs.get_mut(&id) else {

@@ -17,6 +17,7 @@ pub(super) async fn perform(here: &Here, what: Keystore) -> Result<(), CliError>
     match what {
         Keystore::Set { key, namespace } => {
             let value = value(&key)?;
+            crate::secrets::hide(&value);
             services
                 .call::<bool>("keystore", "setKey", &texts(&[&namespace, &key, &value])?)
                 .await?;

@@ -6,6 +6,7 @@ use tasker_core::{LogCursor, TaskRunId};
 use super::Here;
 use crate::error::CliError;
 use crate::output::{Output, to_text};
+use crate::signals::Signals;
 use crate::view::LogView;
 
 /// Prints the log lines of a run: those that are there, and with `follow` those that come.
@@ -14,7 +15,8 @@ pub(super) async fn perform(here: &Here, id: TaskRunId, follow: bool) -> Result<
     let run = engine.run(id).await?;
     if follow {
         let lines = run.logs();
-        let interrupted = tokio::signal::ctrl_c();
+        let mut signals = Signals::new()?;
+        let interrupted = signals.next();
         pin_mut!(lines, interrupted);
         loop {
             tokio::select! {
@@ -22,10 +24,7 @@ pub(super) async fn perform(here: &Here, id: TaskRunId, follow: bool) -> Result<
                     Some(line) => print(here, LogView::of(line?))?,
                     None => return Ok(()),
                 },
-                interrupted = &mut interrupted => {
-                    interrupted.map_err(CliError::io("Ctrl-C cannot be heard"))?;
-                    return Err(CliError::Detached { id });
-                }
+                () = &mut interrupted => return Err(CliError::Detached { id }),
             }
         }
     }

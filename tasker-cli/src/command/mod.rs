@@ -16,6 +16,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use clap::CommandFactory;
+use serde_json::json;
 use tasker_core::{Engine, EngineBuilder, Json};
 
 use crate::args::{Cli, Command};
@@ -93,8 +94,12 @@ pub(crate) async fn perform(command: Command, here: Here) -> Result<(), CliError
             .answer(&here.config.json(), || columns(&here.config.lines())),
         Command::Serve(args) => crate::serve::perform(here, &args).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "tasker", &mut std::io::stdout());
-            Ok(())
+            // Into memory first: a reader that goes away is no error.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "tasker", &mut script);
+            let script = String::from_utf8_lossy(&script).into_owned();
+            let answer = json!({ "shell": shell.to_string(), "script": script });
+            here.output.answer(&answer, || script.trim_end().to_owned())
         }
     }
 }

@@ -30,9 +30,28 @@ struct Checked {
     prepared: PreparedTask,
 }
 
+impl Checked {
+    fn is_named(&self, name: &str) -> bool {
+        self.prepared.new_task.name.as_str() == name
+    }
+}
+
 /// Publishes. Everything is checked first: when one task is wrong, none is published.
 pub(super) async fn perform(here: &Here, args: &Publish) -> Result<(), CliError> {
-    let tasks = choose(check(here, args)?, &args.specific)?;
+    let tasks = check(here, args)?;
+    let named = |name: &&str| !tasks.iter().any(|task| task.is_named(name));
+    for name in here.config.granted_tasks().filter(named) {
+        here.output.note(format_args!(
+            "warning: tasker.toml grants something to the task {name:?}, which is not in this folder"
+        ));
+    }
+    if tasks.is_empty() && args.specific.is_empty() {
+        here.output.note(format_args!(
+            "{} holds no tasks; a task is a file like hello.js of `tasker init`",
+            here.config.tasks_dir().display()
+        ));
+    }
+    let tasks = choose(tasks, &args.specific)?;
     let engine = here.client().await?;
     let mut lines = Vec::new();
     for task in tasks {
@@ -103,18 +122,10 @@ fn check(here: &Here, args: &Publish) -> Result<Vec<Checked>, CliError> {
     let mut tasks = Vec::new();
     for source in read_dir(std::slice::from_ref(&dir), &limits)? {
         let first = prepare(source.clone(), &TaskOptions::default(), &limits)?;
-        let mut options = TaskOptions::default();
-        for service in here
-            .config
-            .grants(first.new_task.name.as_str())
-            .iter()
-            .chain(&args.grant)
-        {
-            if !options.grants.contains(service) {
-                options = options.grant(service);
-            }
-        }
-        let prepared = if options.grants.is_empty() {
+        let name = first.new_task.name.as_str();
+        let granted = here.config.grants(name).iter().chain(&args.grant);
+        let options = granted_options(name, granted)?;
+        let prepared = if options == TaskOptions::default() {
             first
         } else {
             prepare(source.clone(), &options, &limits)?
@@ -134,6 +145,48 @@ fn check(here: &Here, args: &Publish) -> Result<Vec<Checked>, CliError> {
         })?;
     }
     Ok(tasks)
+}
+
+/// What a task is granted: `keystore` is the whole service, `gapi.gmail.users.messages.list` or `gapi.drive.*` some of its methods.
+fn granted_options<'g>(
+    task: &str,
+    granted: impl Iterator<Item = &'g String>,
+) -> Result<TaskOptions, CliError> {
+    let mut options = TaskOptions::default();
+    for text in granted {
+        let (service, method) = match text.split_once('.') {
+            None => (text.as_str(), None),
+            Some((service, method)) => (service, Some(method)),
+        };
+        let star_inside = method.is_some_and(|method| {
+            let before = method.strip_suffix('*').unwrap_or(method);
+            before.contains('*')
+                || (before != method && !before.is_empty() && !before.ends_with('.'))
+        });
+        if service.is_empty() || method == Some("") || star_inside {
+            return Err(CliError::Setting(format!(
+                "the grant {text:?} of task {task:?} cannot be read; it is a service (keystore), a method of one (gapi.gmail.users.messages.list), \
+                 or all below a name (gapi.drive.*)"
+            )));
+        }
+        match method {
+            None if !options.grants.iter().any(|known| known == service) => {
+                options = options.grant(service);
+            }
+            None => {}
+            Some(method) => options = options.grant_methods(service, [method]),
+        }
+    }
+    if let Some(both) = options
+        .grants
+        .iter()
+        .find(|service| options.methods.contains_key(*service))
+    {
+        return Err(CliError::Setting(format!(
+            "task {task:?} is granted {both:?} and methods of it; name either the service or the methods"
+        )));
+    }
+    Ok(options)
 }
 
 /// Only those that were named; all of them when none was.
@@ -195,4 +248,41 @@ async fn store(engine: &Engine, task: Checked) -> Result<Line, CliError> {
         },
         warnings: published.warnings,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_name_services_or_methods() {
+        let granted = |texts: &[&str]| {
+            let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+            granted_options("t", texts.iter()).map_err(|error| error.to_string())
+        };
+        assert_eq!(granted(&[]), Ok(TaskOptions::default()));
+        let options = TaskOptions::default()
+            .grant("keystore")
+            .grant_methods("gapi", ["gmail.users.messages.list", "drive.*"])
+            .grant_methods("all", ["*"]);
+        assert_eq!(
+            granted(&[
+                "keystore",
+                "gapi.gmail.users.messages.list",
+                "keystore",
+                "gapi.drive.*",
+                "all.*"
+            ]),
+            Ok(options)
+        );
+        for wrong in ["", ".x", "gapi.", "gapi.drive*", "gapi.*.list", "gapi.a*.b"] {
+            let error = granted(&[wrong]).unwrap_err();
+            assert!(
+                error.contains("gapi.drive.*") && error.contains(wrong),
+                "{error}"
+            );
+        }
+        let both = granted(&["gapi", "gapi.drive.*"]).unwrap_err();
+        assert!(both.contains("either"), "{both}");
+    }
 }

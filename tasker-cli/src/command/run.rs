@@ -11,6 +11,7 @@ use super::{Here, json_argument};
 use crate::args::RunHow;
 use crate::error::CliError;
 use crate::output::Output;
+use crate::signals::Signals;
 use crate::view::RunView;
 
 /// How often the view of a run is drawn again.
@@ -82,15 +83,15 @@ async fn watched(here: &Here, run: &RunHandle) -> Result<Option<tasker_core::Jso
     let mut frame = 0_usize;
     let mut redraw = tokio::time::interval(REDRAW);
     let outcome = run.outcome();
-    // One listener for the whole wait, so that no Ctrl-C falls between two looks.
-    let interrupted = tokio::signal::ctrl_c();
+    // One listener for the whole wait, so that no signal falls between two looks.
+    let mut signals = Signals::new()?;
+    let interrupted = signals.next();
     tokio::pin!(outcome, interrupted);
     let ended = loop {
         tokio::select! {
             ended = &mut outcome => break ended,
-            interrupted = &mut interrupted => {
+            () = &mut interrupted => {
                 erase(drawn);
-                interrupted.map_err(CliError::io("Ctrl-C cannot be heard"))?;
                 return Err(CliError::Detached { id: run.id() });
             }
             _ = redraw.tick(), if !here.output.is_json() => {

@@ -31,10 +31,9 @@ pub(super) async fn list(here: &Here, args: &Runs) -> Result<(), CliError> {
         ..RunFilter::default()
     };
     let mut runs = Vec::new();
-    while runs.len() < args.limit {
-        let page = engine
-            .runs(&filter, (args.limit - runs.len()).min(PAGE))
-            .await?;
+    let limit = args.limit as usize;
+    while runs.len() < limit {
+        let page = engine.runs(&filter, (limit - runs.len()).min(PAGE)).await?;
         runs.extend(page.runs.into_iter().map(RunView::of));
         filter.before = page.next;
         if filter.before.is_none() {

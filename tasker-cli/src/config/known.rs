@@ -75,7 +75,6 @@ pub(super) const KNOWN: &[Known] = &[
     open("serve.port", &["PORT"], Some("3100")),
     open("serve.services", &["TASKER_SERVICES"], None),
     open("serve.name", &["SERVICE_NAME"], None),
-    open("serve.wall", &["TASKER_WALL"], None),
     open("serve.cors_origins", &["TASKER_CORS_ORIGINS"], None),
     open(
         "serve.header_timeout_secs",

@@ -285,9 +285,14 @@ impl Config {
         }
     }
 
-    /// The private services that a task may call.
+    /// What a task is granted: services, and methods of services.
     pub(crate) fn grants(&self, task: &str) -> &[String] {
         self.grants.get(task).map_or(&[], Vec::as_slice)
+    }
+
+    /// The tasks that were granted something.
+    pub(crate) fn granted_tasks(&self) -> impl Iterator<Item = &str> {
+        self.grants.keys().map(String::as_str)
     }
 
     /// Services elsewhere: name and URL, from `TASKER_SERVICE_<NAME>_URL`.
@@ -347,6 +352,7 @@ where
 /// A value as people may see it.
 fn shown(known: &Known, text: &str) -> String {
     match known.secret {
+        _ if text.is_empty() => "(empty)".to_owned(),
         Secrecy::Open => text.to_owned(),
         Secrecy::Secret => "[hidden]".to_owned(),
         Secrecy::Url => hide_password(text),
@@ -389,7 +395,7 @@ impl Toml {
             None => BTreeMap::new(),
             Some(value) => BTreeMap::deserialize(value).map_err(|error| {
                 wrong(format!(
-                    "[grants] cannot be read: {error}; it looks like: my-task = [\"keystore\"]"
+                    "[grants] cannot be read: {error}; it looks like: my-task = [\"keystore\", \"gapi.drive.*\"]"
                 ))
             })?,
         };

@@ -75,13 +75,18 @@ async fn perform(
     asked.answer(result)
 }
 
-/// The body is stronger than the query.
+/// The body is stronger than the query, which must make sense all the same.
 fn asking(
     query: Result<Query<Asking>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Asking, ServiceError> {
     let Query(query) =
         query.map_err(|rejection| ServiceError::validation(rejection.body_text()))?;
+    if let Some(action) = &query.action
+        && !ACTIONS.contains(&action.as_str())
+    {
+        return Err(unknown(action));
+    }
     let bytes = body.map_err(|rejection| ServiceError::validation(rejection.body_text()))?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(query);

@@ -115,8 +115,14 @@ pub(super) fn body(body: Result<Bytes, BytesRejection>) -> Result<Json, ServiceE
     Json::parse(text).map_err(|error| ServiceError::validation(format!("the body is {error}")))
 }
 
-/// What a body says, or why it is not of this form.
+/// What a body says, or why it is not of this form: an object. Read as a list of its members by their order it would mean
+/// something that nobody wrote.
 pub(super) fn of_form<T: DeserializeOwned>(body: &Json, form: &str) -> Result<T, ServiceError> {
+    if !body.text().trim_start().starts_with('{') {
+        return Err(ServiceError::validation(format!(
+            "the body is not as expected: it is no object; {form}"
+        )));
+    }
     body.to().map_err(|error| {
         // The text is JSON already; what is wrong with it stands in the cause.
         let why = std::error::Error::source(&error);

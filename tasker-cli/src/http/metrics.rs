@@ -1,19 +1,22 @@
-//! Counts of requests for Prometheus, at `/metrics`.
+//! What Prometheus reads at `/metrics`: counts of requests, and what the engines did and hold.
 //!
 //! Paths are those of the routes (`/runs/{id}/events`), never what callers wrote, so that their number is bounded.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use tasker_core::Engine;
+
+use super::engine_metrics::{self, LastBacklog};
 
 /// What `Content-Type` the text has.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -52,6 +55,8 @@ pub struct Metrics {
     submitted: Counter,
     connections: Gauge,
     up: Family<OfService, Gauge>,
+    engines: Arc<Mutex<Vec<Engine>>>,
+    backlog: Arc<LastBacklog>,
 }
 
 fn histogram() -> Histogram {
@@ -102,15 +107,37 @@ impl Default for Metrics {
             submitted,
             connections,
             up,
+            engines: Arc::default(),
+            backlog: Arc::default(),
         }
     }
 }
 
 impl Metrics {
+    /// Shows from now on what this engine did and holds too, and what its storage has open. The routers do so with the engine
+    /// that they are given, unless there is one already. The engine lives as long as these counts do.
+    pub fn observe(&self, engine: &Engine) {
+        self.engines().push(engine.clone());
+    }
+
+    pub(super) fn observe_unless_any(&self, engine: &Engine) {
+        let mut engines = self.engines();
+        if engines.is_empty() {
+            engines.push(engine.clone());
+        }
+    }
+
+    fn engines(&self) -> std::sync::MutexGuard<'_, Vec<Engine>> {
+        self.engines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The text that Prometheus reads.
-    pub fn text(&self) -> String {
+    pub async fn text(&self) -> String {
+        let engines = self.engines().clone();
+        let of_engines = engine_metrics::registry(&engines, &self.backlog).await;
         let mut text = String::new();
         // Writing to a String does not fail.
+        let _ = encode_registry(&mut text, &of_engines);
         let _ = encode(&mut text, &self.registry);
         text
     }
@@ -186,8 +213,8 @@ impl Drop for Counted {
 mod tests {
     use super::*;
 
-    #[test]
-    fn requests_are_counted_by_route_and_status() {
+    #[tokio::test]
+    async fn requests_are_counted_by_route_and_status() {
         let metrics = Metrics::default();
         let under_way = metrics.request("task-executor");
         metrics.answered(
@@ -197,7 +224,7 @@ mod tests {
             200,
             Duration::from_millis(3),
         );
-        let text = metrics.text();
+        let text = metrics.text().await;
         assert!(
             text.contains(r#"tasker_http_requests_total{service="task-executor",method="GET",path="/list",status="200"} 1"#),
             "{text}"
@@ -210,6 +237,7 @@ mod tests {
         assert!(
             metrics
                 .text()
+                .await
                 .contains(r#"tasker_http_requests_in_flight{service="task-executor"} 0"#)
         );
         assert!(

@@ -11,6 +11,7 @@
 
 mod admin;
 mod answer;
+mod engine_metrics;
 mod executor;
 mod guard;
 mod listen;
@@ -84,6 +85,7 @@ impl Default for RouterOptions {
 /// Everything under one address: the task executor at the root, the executor at `/executor`, each public service at `/services/NAME`, the stack
 /// processor at `/stack-processor` (it answers only for an engine with [`tasker_core::Drive::Manual`]), checks at `/admin-debug`.
 pub fn router(engine: Engine, options: RouterOptions) -> Router {
+    options.metrics.observe_unless_any(&engine);
     let options = Arc::new(options);
     let services = engine.services();
     let mut router = task_executor::routes(engine.clone(), Arc::clone(&options));
@@ -111,6 +113,7 @@ pub fn router(engine: Engine, options: RouterOptions) -> Router {
 /// engine it takes the names of the public services: nothing is stored and no service is asked. `POST /resume` by the id of a
 /// stack run answers a call of a stored run instead.
 pub fn executor(engine: &Engine, options: RouterOptions) -> Router {
+    options.metrics.observe_unless_any(engine);
     let document = Document::new("deno-executor", "Task code in the request", &options)
         .with("", openapi::executor());
     guarded(
@@ -122,6 +125,7 @@ pub fn executor(engine: &Engine, options: RouterOptions) -> Router {
 
 /// The task executor alone: `POST /execute`, `GET /list /schema /status /logs /health`, `GET /runs/{id}/events`.
 pub fn task_executor(engine: Engine, options: RouterOptions) -> Router {
+    options.metrics.observe_unless_any(&engine);
     let options = Arc::new(options);
     let document = Document::new("task-executor", "Tasks and runs", &options)
         .with("", openapi::task_executor());
@@ -131,6 +135,7 @@ pub fn task_executor(engine: Engine, options: RouterOptions) -> Router {
 
 /// The stack processor alone, on an engine with [`tasker_core::Drive::Manual`]: `POST /`, `GET /health`.
 pub fn stack_processor(engine: Engine, options: RouterOptions) -> Router {
+    options.metrics.observe_unless_any(&engine);
     let document = Document::new("simple-stack-processor", "Driving by hand", &options)
         .with("", openapi::stack_processor());
     guarded(
@@ -143,6 +148,7 @@ pub fn stack_processor(engine: Engine, options: RouterOptions) -> Router {
 /// The checks alone: `POST /` or `GET /` with an action. `by_hand` is an engine with [`tasker_core::Drive::Manual`], for an
 /// `engine` that runs nothing by itself.
 pub fn admin_debug(engine: Engine, by_hand: Option<Engine>, options: RouterOptions) -> Router {
+    options.metrics.observe_unless_any(&engine);
     let document = Document::new("admin-debug", "Is everything well?", &options)
         .with("", openapi::admin_debug());
     guarded(admin::routes(engine, by_hand), document, &Arc::new(options))
@@ -150,6 +156,7 @@ pub fn admin_debug(engine: Engine, by_hand: Option<Engine>, options: RouterOptio
 
 /// One service alone: `POST /` in any of the three request forms, `GET /health`.
 pub fn service(engine: Engine, name: impl Into<String>, options: RouterOptions) -> Router {
+    options.metrics.observe_unless_any(&engine);
     let name = name.into();
     let description = engine.services().list().into_iter();
     let description = description
@@ -175,7 +182,7 @@ fn guarded(router: Router, document: Document, options: &Arc<RouterOptions>) -> 
             get(async move || {
                 (
                     [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)],
-                    metrics.text(),
+                    metrics.text().await,
                 )
             }),
         )

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -21,7 +21,7 @@ use tasker_core::adaptor::StoredLogLine;
 use tasker_core::service::wire::parse_request;
 use tasker_core::{
     Engine, Json, LogCursor, RunFilter, RunHandle, RunStatus, Schema, ServiceError, TaskName,
-    TaskRunId,
+    TaskRunId, Timestamp,
 };
 
 use super::RouterOptions;
@@ -126,6 +126,7 @@ struct Execute {
     priority: i32,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(alias = "correlation_id")]
     correlation_id: Option<String>,
     #[serde(default)]
     validate: bool,
@@ -154,10 +155,17 @@ async fn execute(
 ) -> Response {
     match submit(&shop, &asked, questions, body).await {
         Err(error) => asked.answer::<()>(Err(error)),
-        Ok((run, true)) => asked.answer(view(&run).await),
-        Ok((run, false)) => {
+        Ok(Submitted {
+            run, ended: true, ..
+        }) => asked.answer(view(&run).await),
+        Ok(Submitted { run, is_new, .. }) => {
             let id = run.id();
-            let status = run.status().await.map_err(of_engine);
+            // A run that was just made is queued, whatever became of it since: one read less.
+            let status = if is_new {
+                Ok(RunStatus::Queued)
+            } else {
+                run.status().await.map_err(of_engine)
+            };
             let data = status.map(|status| json!({ "taskRunId": id, "status": status, "message": "the task was submitted" }));
             let mut response = asked.answer_as(StatusCode::ACCEPTED, data);
             if let Ok(place) = HeaderValue::from_str(&format!("/status?id={id}")) {
@@ -168,13 +176,21 @@ async fn execute(
     }
 }
 
-/// The run, and whether it was waited for to its end.
+/// What became of a submit.
+struct Submitted {
+    run: RunHandle,
+    /// It was not found by a key, nor waited for.
+    is_new: bool,
+    /// It was waited for to its end.
+    ended: bool,
+}
+
 async fn submit(
     shop: &Shop,
     asked: &Asked,
     questions: Questions,
     body: Result<Bytes, BytesRejection>,
-) -> Result<(RunHandle, bool), ServiceError> {
+) -> Result<Submitted, ServiceError> {
     let wait = waiting(
         Question::of(questions)?.wait.as_deref(),
         shop.options.longest_wait_secs,
@@ -190,10 +206,11 @@ async fn submit(
     for (name, value) in body.labels {
         submit = submit.label(name, value);
     }
-    if let Some(key) = body
+    let key = body
         .idempotency_key
-        .or_else(|| asked.idempotency_key.clone())
-    {
+        .or_else(|| asked.idempotency_key.clone());
+    let is_new = key.is_none() && wait.is_none();
+    if let Some(key) = key {
         submit = submit.idempotency_key(key);
     }
     if let Some(id) = body.correlation_id.or_else(|| asked.correlation_id.clone()) {
@@ -214,7 +231,7 @@ async fn submit(
             () = shop.options.stop.cancelled() => false,
         },
     };
-    Ok((run, ended))
+    Ok(Submitted { run, is_new, ended })
 }
 
 /// The same by the request forms that every service knows: `{"method":"execute","args":["hello",{}]}`.
@@ -350,8 +367,10 @@ async fn status(
     }
     let page: Result<Page, ServiceError> = async {
         let statuses = question.status.as_deref().map(|word| {
-            RunStatus::from_str(word)
-                .map_err(|_| ServiceError::validation(format!("no run is {word:?}")))
+            RunStatus::from_str(word).map_err(|_| {
+                let words: Vec<&str> = RunStatus::ALL.iter().map(|s| s.as_str()).collect();
+                ServiceError::validation(format!("a run is {}, not {word:?}", words.join(", ")))
+            })
         });
         let filter = RunFilter {
             statuses: statuses.transpose()?.into_iter().collect(),
@@ -415,10 +434,13 @@ async fn logs(
 async fn events(
     State(shop): State<Shop>,
     Extension(asked): Extension<Asked>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Response {
-    let run = async { shop.engine.run(run_id(&id)?).await.map_err(of_engine) };
+    let run = async {
+        let Path(id) = id.map_err(|rejection| ServiceError::validation(rejection.body_text()))?;
+        shop.engine.run(run_id(&id)?).await.map_err(of_engine)
+    };
     match run.await {
         Err(error) => asked.answer::<()>(Err(error)),
         Ok(run) => {
@@ -523,7 +545,12 @@ async fn health(State(shop): State<Shop>, Extension(asked): Extension<Asked>) ->
 
 /// Health of an engine: the database is really read.
 pub(super) async fn checked(engine: &Engine, asked: &Asked, service: &str) -> Response {
-    let read = engine.runs(&RunFilter::default(), 1).await;
+    // A question that no row answers: inputs may be large.
+    let none = RunFilter {
+        before: Some(TaskRunId::from_parts(Timestamp::default(), 0)),
+        ..RunFilter::default()
+    };
+    let read = engine.runs(&none, 1).await;
     let problem = read
         .err()
         .map(|error| error.to_string())

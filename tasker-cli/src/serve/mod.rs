@@ -1,7 +1,6 @@
 //! `tasker serve`: an engine that works, its services on ports, and the services of the folder, until a signal ends it.
 
 mod plan;
-mod signals;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -23,8 +22,8 @@ use crate::folder::{self, Manifest, Place, Supervised};
 use crate::host::{self, Database, Peer};
 use crate::http::{self, ListenOptions, Metrics, RouterOptions};
 use crate::registry::{self, Entry};
+use crate::signals::Signals;
 use plan::{ADMIN, EXECUTOR, PROCESSOR, TASKS};
-use signals::Signals;
 
 /// Serves until SIGINT or SIGTERM. A second signal ends the process at once.
 pub(crate) async fn perform(here: Here, args: &Serve) -> Result<(), CliError> {
@@ -54,6 +53,10 @@ pub(crate) async fn perform(here: Here, args: &Serve) -> Result<(), CliError> {
     } else {
         None
     };
+    server.options.metrics.observe(&engine);
+    if let Some(by_hand) = &by_hand {
+        server.options.metrics.observe(by_hand);
+    }
     let drain = server.drain.as_millis() as u64;
     let folder_stop = CancellationToken::new();
     let engines = Engines {

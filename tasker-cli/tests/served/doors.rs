@@ -299,6 +299,73 @@ async fn secrets_do_not_come_into_the_log() {
     );
 }
 
+/// A service of the folder that writes what it is asked into its log, as it came and in JSON.
+const TALKS: &str = r#"
+import { createServer } from "node:http";
+createServer(async (request, response) => {
+  let text = "";
+  for await (const piece of request) text += piece;
+  if (request.method === "POST") console.log("asked", text, JSON.stringify({ asked: text }));
+  response.setHeader("content-type", "application/json");
+  response.end(JSON.stringify({ success: true, data: "heard" }));
+}).listen(Number(process.env.PORT), "127.0.0.1");
+"#;
+
+/// Reads a key that it was granted and tells it to a service that logs.
+const LEAKS: &str = "/** @task leaks */\nmodule.exports = async (input, { tools }) => {\n  const value = await tools.keystore.getKey('global', input.key);\n  return await tools.talks.say('seen', value);\n};\n";
+
+#[tokio::test]
+async fn a_key_that_is_set_while_the_server_runs_does_not_come_into_the_log() {
+    let master = "66".repeat(32);
+    for format in ["text", "json"] {
+        let folder = folder();
+        folder.write("tasks/leaks.js", LEAKS);
+        folder.write("tasker.toml", "[grants]\nleaks = [\"keystore.getKey\"]\n");
+        folder.write(
+            "services/talks/service.toml",
+            "command = ['node', 'index.mjs']\nhealth = '/'\n",
+        );
+        folder.write("services/talks/index.mjs", TALKS);
+        folder.ok(&["publish", "--all"]);
+        let variables = [
+            ("PATH", &*crate::path()),
+            ("TASKER_TOKEN", "t0ken-of-this"),
+            ("TASKER_MASTER_KEY", &master),
+            ("LOG_FORMAT", format),
+            ("LOG_LEVEL", "debug"),
+        ];
+        let server = Server::start(&folder, &[], &variables);
+        let ask = async |service: &str, path: &str, body: Value| {
+            let request = server.client.post(server.url(service, path));
+            let request = request.bearer_auth("t0ken-of-this");
+            let answer = request.body(body.to_string()).send().await.unwrap();
+            answer.json::<Value>().await.unwrap()
+        };
+        // One key over HTTP, and one by the command line of another process.
+        let value = "planted \"one\" & more";
+        let set = json!({"method": "setKey", "args": ["global", "ONE", value]});
+        assert_eq!(ask("keystore", "/", set).await["data"], true);
+        let by_command = folder.with(&["keystore", "set", "TWO"], "planted-two-value", &variables);
+        assert_eq!(by_command.code, 0, "{by_command:?}");
+        for key in ["ONE", "TWO"] {
+            let run = json!({"taskName": "leaks", "input": {"key": key}});
+            let said = ask("task-executor", "/execute?wait=30", run).await;
+            assert_eq!(said["data"]["result"], "heard", "{said}");
+        }
+        crate::kit::wait_until(|| server.log().matches("seen").count() >= 4);
+        let log = server.log();
+        let leak = log.lines().find(|line| line.contains("planted"));
+        assert_eq!(leak, None, "{format}");
+        assert!(log.matches("[redacted]").count() >= 4, "{log}");
+        if format == "json" {
+            let wrong = log
+                .lines()
+                .find(|line| serde_json::from_str::<Value>(line).is_err());
+            assert_eq!(wrong, None);
+        }
+    }
+}
+
 #[test]
 fn wrong_settings_are_said_with_their_source_and_what_to_do() {
     let folder = folder();

@@ -442,6 +442,19 @@ async fn requests_of_the_services() {
         ask("keystore", call("listKeys", json!(["global"]))).await.1["data"],
         json!(["api_key_name"])
     );
+    // W368–379, word for word: the key, then a namespace that holds keys.
+    let own =
+        json!({"action": "setKey", "namespace": "namespace", "key": "api_key_name", "value": "v2"});
+    assert_eq!(ask("keystore", own).await.1["data"], true);
+    assert_eq!(
+        ask(
+            "keystore",
+            call("getKey", json!(["api_key_name", "namespace"]))
+        )
+        .await
+        .1["data"],
+        "v2"
+    );
     assert_eq!(
         ask(
             "keystore",
@@ -453,7 +466,7 @@ async fn requests_of_the_services() {
     );
     assert_eq!(
         ask("keystore", call("listNamespaces", json!([]))).await.1["data"],
-        json!(["global"])
+        json!(["global", "namespace"])
     );
     assert_eq!(
         ask("keystore", call("getServerTime", json!([]))).await.1["data"]["source"],
@@ -471,6 +484,10 @@ async fn requests_of_the_services() {
             ]}),
         ),
         ("openai", json!({"action": "models.list"})),
+        (
+            "openai",
+            json!({"action": "chat.completions.create", "model": "m", "messages": []}),
+        ),
         (
             "openai",
             json!({"method": "models.retrieve", "args": ["gpt-4o"]}),

@@ -16,6 +16,7 @@ use super::call_logs::with_log;
 use super::core::{Answer, Asked, Core, Message, Shared};
 use super::lease::LeaseClock;
 use super::programs::Loaded;
+use super::stats::Counted;
 use crate::limits::{Limit, check_payload};
 use crate::run::{EXECUTE, Event, Ready, ReadySource, TASKS};
 use crate::service::chain::{links, method};
@@ -87,7 +88,9 @@ impl Core {
                     permit = permit => permit,
                     () = token.cancelled() => None,
                 };
+                let under_way = shared.hub.counts.asking();
                 let answer = perform(&shared, &held, asking, &policy, token).await;
+                drop(under_way);
                 Some(Message::Answered {
                     call,
                     lease,
@@ -111,6 +114,15 @@ impl Core {
         let Some(asked) = self.calls.remove(&call) else {
             return;
         };
+        let counted = match &answer {
+            Answer::Service(Ok(_)) => Some(Counted::CallAnswered),
+            Answer::Service(Err(_)) => Some(Counted::CallFailed),
+            Answer::Unknown => Some(Counted::CallUnknown),
+            Answer::NotReconciled(_) | Answer::NotAsked => None,
+        };
+        if let Some(counted) = counted {
+            self.shared.hub.counts.count(counted);
+        }
         // A claim is wanted when the last one was cut short; that of a free worker would find nothing. And when
         // others wait for their last try.
         self.want_calls |=

@@ -393,6 +393,7 @@ impl Core {
         self.step_events();
         self.park_idle();
         self.step_events();
+        self.shared.hub.counts.hot_frames(self.vms.len());
         self.write();
         let mono = self.shared.clock.monotonic_ms();
         if self.shared.options.drive == Drive::Automatic {
@@ -653,6 +654,7 @@ impl Core {
             let threads = self.threads;
             let _ = tokio::task::spawn_blocking(move || threads.join()).await;
             self.shared.stop.cancel();
+            self.shared.hub.counts.hot_frames(0);
             self.shared.hub.close();
             for done in draining.done {
                 let _ = done.send(());

@@ -1,10 +1,12 @@
-//! Who waits for the end of which run, and how storage is doing.
+//! Who waits for the end of which run, how storage is doing, and what was done so far.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tasker_adaptor::{BlockedReason, Outcome, StorageError, TaskRunId};
 use tokio::sync::watch;
+
+use super::stats::{Counted, Counts};
 
 /// How a run stands, as far as somebody who waits cares.
 #[derive(Clone, Debug)]
@@ -38,6 +40,7 @@ const LOOKS: usize = 64;
 #[derive(Clone, Default)]
 pub(crate) struct Hub {
     inner: Arc<Mutex<Inner>>,
+    pub(crate) counts: Arc<Counts>,
 }
 
 #[derive(Default)]
@@ -75,6 +78,11 @@ impl Hub {
 
     /// A run ended here.
     pub(crate) fn ended(&self, run: TaskRunId, outcome: Result<Outcome, ()>) {
+        self.counts.count(match &outcome {
+            Ok(Outcome::Completed(_)) => Counted::RunCompleted,
+            Ok(Outcome::Failed(_)) => Counted::RunFailed,
+            Err(()) => Counted::RunCancelled,
+        });
         let end = match outcome {
             Ok(outcome) => End::Outcome(outcome),
             Err(()) => End::Cancelled,
@@ -84,6 +92,7 @@ impl Hub {
 
     /// A run was blocked here.
     pub(crate) fn blocked(&self, run: TaskRunId, reason: BlockedReason) {
+        self.counts.count(Counted::RunBlocked);
         self.tell(run, News::End(End::Blocked(reason)));
     }
 

@@ -23,6 +23,7 @@ mod parking;
 mod programs;
 mod publish;
 mod settle;
+mod stats;
 mod submit;
 mod threads;
 mod totals;
@@ -33,7 +34,7 @@ mod writes;
 use std::sync::Arc;
 
 use tasker_adaptor::{
-    Cancelled, RunFilter, RunPage, StackRunId, TaskFunction, TaskName, TaskRunId, Unblock,
+    Backlog, Cancelled, RunFilter, RunPage, StackRunId, TaskFunction, TaskName, TaskRunId, Unblock,
     UnblockDecision, Violation,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -46,12 +47,16 @@ pub use manual::Processed;
 pub use options::Drive;
 pub use publish::{Publish, PublishedTask};
 pub use settle::SettledCall;
+pub use stats::EngineStats;
 pub use submit::Submit;
 pub use trace::{Trace, TraceNode};
 
 use self::core::{Message, Shared};
 use self::manual::ManualRequest;
 use crate::service::Services;
+
+/// Most that [`Engine::backlog`] counts of one kind.
+const BACKLOG: usize = 100_000;
 
 /// How an engine is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +114,21 @@ impl Engine {
         EngineHealth {
             storage: self.shared().hub.storage_problem(),
         }
+    }
+
+    /// What this engine did since it was started, and what it holds now.
+    pub fn stats(&self) -> EngineStats {
+        self.shared().hub.counts.stats()
+    }
+
+    /// What is open in storage and what waits for a worker, whoever's: each count stops at 100 000, so that asking costs
+    /// milliseconds whatever has piled up.
+    ///
+    /// # Errors
+    /// `Storage`: also where the adaptor does not count.
+    pub async fn backlog(&self) -> Result<Backlog, EngineError> {
+        let now = self.shared().clock.now();
+        Ok(self.shared().storage.backlog(now, BACKLOG).await?)
     }
 
     /// The run of this id, submitted now or by another process months ago.

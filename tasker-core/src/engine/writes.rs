@@ -67,6 +67,7 @@ impl Core {
         replies: Vec<Result<TurnReceipt, CommitRefused>>,
     ) {
         self.commits_under_way -= 1;
+        self.shared.hub.counts.turns(&replies);
         for (turn, reply) in turns.iter().zip(replies) {
             let is_current = self
                 .hot

@@ -299,8 +299,8 @@ pub(crate) fn admin_debug() -> Paths {
     posted["requestBody"] = body(&json!({
         "type": "object",
         "properties": {
-            "action": { "enum": ACTIONS },
-            "customer": { "type": "string", "pattern": "^[A-Za-z0-9_@.-]{1,100}$", "description": "For test-direct-gapi; default my_customer" },
+            "action": { "anyOf": [{ "enum": ACTIONS }, { "type": "null" }] },
+            "customer": { "type": ["string", "null"], "pattern": "^[A-Za-z0-9_@.-]{1,100}$", "description": "For test-direct-gapi; default my_customer" },
         },
     }));
     posted["requestBody"]["required"] = json!(false);
