@@ -6,7 +6,7 @@
 #
 # Guards of the storage contract are taken out of MemoryStorage at run time (`MemoryStorage::with_mutation`, `TASKER_MUTATION`).
 # Guards of the engine are taken out of the source, in a copy of this folder: the code that ships has no switches.
-# Exit code 0: every mutation was noticed. Needs about 10 minutes, most of it building; the copy shares CARGO_TARGET_DIR.
+# Exit code 0: every mutation was noticed. Needs about 15 minutes on an idle machine (40 on one that builds meanwhile), most of it building; the copy shares CARGO_TARGET_DIR.
 set -u
 
 here=$(cd "$(dirname "$0")/.." && pwd)
