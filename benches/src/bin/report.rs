@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p tasker-benches --bin report                    all figures
-//! cargo run --release -p tasker-benches --bin report -- --quick         at a twentieth of their size: shows that they work
+//! cargo run --release -p tasker-benches --bin report -- --quick         at a twentieth of their size (parked runs: a tenth): shows that they work
 //! cargo run --release -p tasker-benches --bin report -- --figure call   one of them
 //! .config/postgres.sh run cargo run …                                   with a Postgres for `chain_postgres`
 //! ```

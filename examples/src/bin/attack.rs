@@ -10,7 +10,7 @@
 //! blocked; `limit` the limit that ended it, or null; `ms` from submit to end; `host_rss_kb` the most memory that this process held
 //! meanwhile; `canary` whether the normal task completed with the right answer. Exit code 0: every canary did.
 //!
-//! `--cpu-ms` is the wall-clock guard of a turn, which here is its limit on CPU too; the count of interrupt ticks, which falls at the
+//! `--cpu-ms` is the guard of a turn of a turn, which here is its limit on CPU too; the count of interrupt ticks, which falls at the
 //! same place on every replay, is set beside it. Both are reported as `cpu`. A script that only waits is cancelled after `--wait-ms`.
 
 use std::error::Error;
@@ -241,7 +241,7 @@ fn failed(failure: &Failure) -> Ended {
     }
 }
 
-/// The limit that a failure names. Here the wall-clock guard is the limit on CPU.
+/// The limit that a failure names. Here the guard of a turn is the limit on CPU.
 fn limit_of(failure: &Failure) -> Option<String> {
     let code = failure.code.as_deref();
     match code.filter(|_| failure.name == "LimitExceeded") {
