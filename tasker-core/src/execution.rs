@@ -515,6 +515,7 @@ impl StoredCall {
                 service,
                 path,
                 args,
+                ..
             } => (
                 Kind::Call,
                 service.clone(),
@@ -558,6 +559,7 @@ impl Pending {
                 service,
                 path,
                 args,
+                ..
             } => Self::Call {
                 service,
                 path,
