@@ -121,7 +121,7 @@ pub struct PendingCall {
 /// What a task waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pending {
-    /// A service's answer.
+    /// A service's answer. A policy that the task gave with the call (`withPolicy`) is not told: timeouts and retries are the host's here.
     Call {
         /// Service.
         service: String,
