@@ -22,8 +22,8 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration {
         version: 2,
-        name: "0002_take_overs",
-        sql: include_str!("../migrations/0002_take_overs.sql"),
+        name: "0002_calls",
+        sql: include_str!("../migrations/0002_calls.sql"),
     },
 ];
 

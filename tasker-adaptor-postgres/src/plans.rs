@@ -452,6 +452,7 @@ fn call() -> NewStackRun {
         service: "s".into(),
         path: "p".into(),
         args: json("[]"),
+        policy: None,
     };
     NewStackRun {
         id: StackRunId::from_uuid(id()),

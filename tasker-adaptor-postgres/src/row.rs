@@ -17,13 +17,13 @@ use crate::text;
 /// The columns that [`stack_run`] reads, of a table named `s`.
 macro_rules! stack_columns {
     () => {
-        "s.id, s.task_run_id, s.parent_id, s.kind, s.seq, s.depth, s.status, s.owner, s.epoch, s.turn, s.made_count, s.delivered_count, s.delivered_order, s.delivered_turn, s.delivered_at, s.attempt, s.in_doubt, s.due_at, s.service, s.path, s.args, s.version, s.outcome, s.blocked_reason, s.created_at, s.started_at, s.settled_at, s.take_overs"
+        "s.id, s.task_run_id, s.parent_id, s.kind, s.seq, s.depth, s.status, s.owner, s.epoch, s.turn, s.made_count, s.delivered_count, s.delivered_order, s.delivered_turn, s.delivered_at, s.attempt, s.in_doubt, s.due_at, s.service, s.path, s.args, s.version, s.outcome, s.blocked_reason, s.created_at, s.started_at, s.settled_at, s.take_overs, s.policy"
     };
 }
 pub(crate) use stack_columns;
 
 /// How many columns `stack_columns` has.
-pub(crate) const STACK_COLUMNS: usize = 28;
+pub(crate) const STACK_COLUMNS: usize = 29;
 
 /// The columns that [`context`] reads, of a table named `r`, after a row of another.
 macro_rules! context_columns {
@@ -164,6 +164,7 @@ fn read_stack_run(row: &Row, task_run: TaskRunId) -> Result<StackRun, StorageErr
         started_at: time_opt(row, 25)?,
         settled_at: time_opt(row, 26)?,
         take_overs: count(row, 27)?,
+        policy: json_opt(row, 28, "policy")?,
     })
 }
 

@@ -67,10 +67,10 @@ impl HasKey for WorkerId {
 }
 
 /// The columns of [`stack_run`], in its order, of a table that is called `s`.
-pub(crate) const STACK_RUN: &str = "s.id, s.task_run_id, s.parent_id, s.kind, s.seq, s.depth, s.status, s.owner, s.epoch, s.turn, s.made_count, s.delivered_count, s.delivered_order, s.delivered_turn, s.delivered_at, s.attempt, s.in_doubt, s.due_at, s.service, s.path, s.args, s.version, s.outcome, s.blocked_reason, s.created_at, s.started_at, s.settled_at, s.take_overs";
+pub(crate) const STACK_RUN: &str = "s.id, s.task_run_id, s.parent_id, s.kind, s.seq, s.depth, s.status, s.owner, s.epoch, s.turn, s.made_count, s.delivered_count, s.delivered_order, s.delivered_turn, s.delivered_at, s.attempt, s.in_doubt, s.due_at, s.service, s.path, s.args, s.version, s.outcome, s.blocked_reason, s.created_at, s.started_at, s.settled_at, s.take_overs, s.policy";
 
 /// How many columns [`STACK_RUN`] has.
-pub(crate) const STACK_RUN_WIDTH: usize = 28;
+pub(crate) const STACK_RUN_WIDTH: usize = 29;
 
 /// The columns of [`task_run`], in its order, of a table that is called `r`. `record` is read by the caller.
 pub(crate) const TASK_RUN: &str = "r.id, r.task, r.version, r.status, r.input, r.outcome, r.blocked_reason, r.idempotency_key, r.priority, r.run_at, r.deadline, r.labels, r.correlation_id, r.traceparent, r.created_at, r.started_at, r.ended_at, r.cancel_by, r.folded_at";
@@ -116,6 +116,7 @@ pub(crate) fn stack_run(row: &Row<'_>) -> Outcome<StackRun> {
         started_at: cells.time(25)?,
         settled_at: cells.time(26)?,
         take_overs: cells.get(27)?,
+        policy: cells.json(28)?,
     })
 }
 

@@ -7,8 +7,9 @@ use std::collections::HashSet;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 use tasker_adaptor::{
-    CommitRefused, Delivery, DeliverySource, Failure, FrameNext, LogLine, MadeKind, NewStackRun,
-    Outcome as Ending, StackRunId, StackStatus, StorageError, TurnCommit, TurnReceipt, WorkerId,
+    CommitRefused, Delivery, DeliverySource, Failure, FrameNext, Json, LogLine, MadeKind,
+    NewStackRun, Outcome as Ending, StackRunId, StackStatus, StorageError, TurnCommit, TurnReceipt,
+    WorkerId,
 };
 
 use crate::cached::Cached as _;
@@ -172,8 +173,8 @@ impl<'c> Statements<'c> {
             )?,
             make: conn.cached(
                 "INSERT INTO stack_runs (id, task_run_id, parent_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
-                 made_count, delivered_count, dropped_count, attempt, in_doubt, due_at, ready_at, service, path, args, version, created_at, started_at) \
-                 VALUES (?1, ?2, ?3, ?20, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, 0, 0, ?11, 0, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+                 made_count, delivered_count, dropped_count, attempt, in_doubt, due_at, ready_at, service, path, args, version, created_at, started_at, policy) \
+                 VALUES (?1, ?2, ?3, ?20, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, 0, 0, ?11, 0, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?21)",
             )?,
             go_on: conn.cached(
                 "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
@@ -422,6 +423,7 @@ fn make(
             service,
             path,
             args,
+            ..
         } => (
             "call",
             service.as_str(),
@@ -464,6 +466,10 @@ fn make(
             frame.depth,
         ),
     };
+    let policy = match &new.kind {
+        MadeKind::Call { policy, .. } => policy.as_ref().map(Json::text),
+        _ => None,
+    };
     let is_claimable = matches!(kind, "call" | "frame");
     let claimed = new.claimed && is_claimable;
     let owner = claimed.then(|| turn.lease.worker.key());
@@ -489,6 +495,7 @@ fn make(
         time,
         (claimed && kind == "call").then_some(time),
         frame.no,
+        policy,
     ];
     if let Err(error) = statements.make.execute(row) {
         return Err(made_twice(error, new.id));

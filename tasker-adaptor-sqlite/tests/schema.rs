@@ -84,7 +84,7 @@ async fn without_leave_to_migrate_an_empty_file_is_refused_and_the_script_mends_
     let open = || SqliteStorage::options(folder.file()).migrate(false).open();
     let error = open().await.unwrap_err();
     assert!(
-        matches!(&error, StorageError::MigrationNeeded { found: 0, needed: 2, missing } if missing == "0001_first, 0002_take_overs"),
+        matches!(&error, StorageError::MigrationNeeded { found: 0, needed: 2, missing } if missing == "0001_first, 0002_calls"),
         "{error}"
     );
     assert_eq!(std::fs::metadata(folder.file()).unwrap().len(), 0);

@@ -17,7 +17,7 @@ pub struct FrameJournal {
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
     /// Does: the frame and all its children by `seq`; `None` when the row is gone.
-    /// Atomicity: one snapshot. Errors: `Corrupt` naming the run. Tested by: `delivery_order_gapless`, `made_order_and_ids`.
+    /// Atomicity: one snapshot. Errors: `Corrupt` naming the run. Tested by: `delivery_order_gapless`, `made_order_and_ids`, `policy_of_a_call`.
     async fn load(&self, frame: StackRunId) -> Result<Option<FrameJournal>, StorageError>;
 
     /// Does: settled and undelivered children of the frame, by `seq`.

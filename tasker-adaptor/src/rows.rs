@@ -123,6 +123,9 @@ pub struct StackRun {
     pub path: String,
     /// Call: exact argument text. Nested frame: its input. Timer: the asked milliseconds. Root frame: `None` (the task run has the input).
     pub args: Option<Json>,
+    /// Call: what the task asked for with it, as in [`MadeKind::Call`](crate::MadeKind::Call).
+    #[serde(default)]
+    pub policy: Option<Json>,
     /// Nested frame: the version it is pinned to.
     pub version: Option<TaskVersion>,
     /// How it ended, or (pending call with attempts) how the last attempt failed.

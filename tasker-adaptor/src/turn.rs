@@ -92,6 +92,8 @@ pub enum MadeKind {
         path: String,
         /// Exact argument text.
         args: Json,
+        /// What the task asked for with this call, kept as exact text; the engine says what is in it. `None`: nothing.
+        policy: Option<Json>,
     },
     /// A nested task.
     Frame {

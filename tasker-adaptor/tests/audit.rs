@@ -58,6 +58,7 @@ async fn scene() -> Scene {
                 service: "s".to_owned(),
                 path: "p".to_owned(),
                 args: Json::null(),
+                policy: None,
             },
             true,
         ),

@@ -121,7 +121,7 @@ pub struct PendingCall {
 /// What a task waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pending {
-    /// A service's answer.
+    /// A service's answer. A policy that the task gave with the call (`withPolicy`) is not told: timeouts and retries are the host's here.
     Call {
         /// Service.
         service: String,
@@ -515,6 +515,7 @@ impl StoredCall {
                 service,
                 path,
                 args,
+                ..
             } => (
                 Kind::Call,
                 service.clone(),
@@ -558,6 +559,7 @@ impl Pending {
                 service,
                 path,
                 args,
+                ..
             } => Self::Call {
                 service,
                 path,

@@ -355,3 +355,170 @@ async fn a_shutdown_ends_at_its_deadline_and_what_is_still_asked_is_in_doubt() {
     );
     sound(&test).await;
 }
+
+fn within(timeout_ms: u64) -> MethodPolicy {
+    MethodPolicy {
+        timeout_ms: Some(timeout_ms),
+        ..MethodPolicy::default()
+    }
+}
+
+#[tokio::test]
+async fn a_task_gives_a_policy_with_a_call_and_its_other_calls_keep_that_of_the_method() {
+    let stub = Stub::new("svc")
+        .policy(within(50_000))
+        .answer("step", |_| Err(ServiceError::external("down")))
+        .answer("tell", |call| {
+            Ok(Json::from(&call.deadline.map(Timestamp::as_millis)).unwrap())
+        })
+        .answer_later("hang", |_| futures::future::pending().boxed());
+    let test = TestEngine::builder().stub(&stub).start().await;
+    test.publish(
+        "module.exports = async (input, { tools, withPolicy }) => {
+            const caught = (e) => e.type;
+            const own = withPolicy({ timeoutMs: 2000, retry: { attempts: 3, initialMs: 1, maxMs: 1 } });
+            const start = Date.now();
+            const told = [await tools.svc.tell() - start, await own.svc.tell() - start];
+            const late = await withPolicy({ timeoutMs: 2000 }).svc.hang().catch(caught);
+            const plain = await tools.svc.step('plain').catch(caught);
+            return [told, late, plain, await own.svc.step('own').catch(caught)];
+        }",
+        "calls",
+    )
+    .await;
+    let handle = test.submit("calls", &()).await;
+    until(|| stub.performed("hang") == 1).await;
+    test.clock().advance(2_001);
+    let result: Value = test.finish(&handle).await.unwrap();
+    assert_eq!(
+        result,
+        json!([
+            [50_000, 2_000],
+            "TIMEOUT_ERROR",
+            "EXTERNAL_SERVICE_ERROR",
+            "EXTERNAL_SERVICE_ERROR"
+        ])
+    );
+    let asked = |args: &str| {
+        let mut asked = stub.ledger();
+        asked.retain(|call| call.args == [args]);
+        asked.len()
+    };
+    assert_eq!((asked("\"plain\""), asked("\"own\"")), (1, 3));
+    sound(&test).await;
+}
+
+/// The policy lies with the call: a worker that never saw the turn makes the attempts that are left, with the same waits.
+#[tokio::test]
+async fn the_policy_of_a_call_outlives_the_worker_that_made_it() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let clock = TestClock::default();
+    let stub = Stub::new("svc").answer("step", |_| Err(ServiceError::external("down")));
+    let start = || {
+        TestEngine::on(Arc::clone(&storage), clock.clone())
+            .stub(&stub)
+            .start()
+    };
+    let first = start().await;
+    first
+        .publish(
+            "module.exports = async (input, context) => context.withPolicy({ retry: { attempts: 3 } }).svc.step().catch((e) => e.type)",
+            "calls",
+        )
+        .await;
+    let id = first.submit("calls", &()).await.id();
+    until(|| stub.performed("step") == 1).await;
+    first.engine().quiet().await;
+    first.engine().abandon();
+    let second = start().await;
+    let handle = second.engine().run(id).await.unwrap();
+    let call = call_of(&second, &handle).await;
+    assert_eq!(
+        call.policy.as_ref().map(Json::text),
+        Some(r#"{"retry":{"attempts":3}}"#)
+    );
+    let seed = call.id.as_uuid().as_u128() as u64;
+    let wait = RetryPolicy::attempts(3).delay_ms(1, seed, None);
+    assert_eq!(
+        call.due_at.unwrap().as_millis() - clock.millis(),
+        wait as i64
+    );
+    let result: Value = second.finish(&handle).await.unwrap();
+    assert_eq!(result, json!("EXTERNAL_SERVICE_ERROR"));
+    assert_eq!(stub.performed("step"), 3);
+    sound(&second).await;
+}
+
+#[tokio::test]
+async fn a_task_may_ask_for_block_and_may_not_loosen_it() {
+    for (method, asked_for) in [
+        (UnknownOutcome::Block, "retry"),
+        (UnknownOutcome::Block, "reconcile"),
+        (UnknownOutcome::Retry, "block"),
+    ] {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let clock = TestClock::default();
+        let policy = MethodPolicy {
+            unknown_outcome: Some(method),
+            ..MethodPolicy::default()
+        };
+        let hangs = Stub::new("svc")
+            .policy(policy.clone())
+            .answer_later("step", |_| futures::future::pending().boxed());
+        let first = TestEngine::on(Arc::clone(&storage), clock.clone())
+            .stub(&hangs)
+            .start()
+            .await;
+        let source = format!(
+            "module.exports = async (input, {{ withPolicy }}) => withPolicy({{ unknownOutcome: '{asked_for}' }}).svc.step()"
+        );
+        first.publish(&source, "calls").await;
+        let id = first.submit("calls", &()).await.id();
+        until(|| hangs.performed("step") == 1).await;
+        first.engine().abandon();
+        let answers = Stub::new("svc").policy(policy);
+        let second = TestEngine::on(storage, clock).stub(&answers).start().await;
+        let handle = second.engine().run(id).await.unwrap();
+        let error = second.finish::<Value>(&handle).await.unwrap_err();
+        assert!(
+            matches!(
+                &error,
+                RunError::Blocked(BlockedReason::OutcomeUnknown { .. })
+            ),
+            "{method:?}, {asked_for}: {error}"
+        );
+        assert_eq!(answers.performed("step"), 0);
+        sound(&second).await;
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_is_none_is_refused_where_the_task_gives_it() {
+    let stub = Stub::new("svc");
+    let test = TestEngine::builder().stub(&stub).start().await;
+    for (given, told) in [
+        ("", "timeoutMs, retry and unknownOutcome"),
+        ("7", "timeoutMs, retry and unknownOutcome"),
+        ("{ timeout: 5 }", "timeout is no member"),
+        ("{ concurrency: 5 }", "concurrency is no member"),
+        ("{ timeoutMs: '5' }", "timeoutMs must be a whole number"),
+        ("{ timeoutMs: NaN }", "timeoutMs"),
+        ("{ retry: { attempts: 101 } }", "from 1 to 100"),
+        ("{ retry: { factor: 11 } }", "retry.factor"),
+        ("{ retry: { maxMs: 1e12 } }", "retry.maxMs"),
+        ("{ retry: { types: ['TIMEOUT'] } }", "TIMEOUT_ERROR"),
+        (
+            "{ unknownOutcome: 'ask' }",
+            "'retry', 'reconcile' or 'block'",
+        ),
+    ] {
+        let source = format!(
+            "module.exports = async (input, {{ withPolicy }}) => {{ try {{ withPolicy({given}); }} catch (e) {{ return [e.name, e.message, e instanceof TypeError]; }} }}"
+        );
+        test.publish(&source, "calls").await;
+        let (name, message, is_type): (String, String, bool) =
+            test.run("calls", &()).await.unwrap();
+        assert_eq!((name.as_str(), is_type), ("TypeError", true), "{given}");
+        assert!(message.contains(told), "{given}: {message}");
+    }
+}

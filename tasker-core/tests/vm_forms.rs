@@ -483,3 +483,39 @@ fn one_cache_serves_many_frames() {
     }
     assert!(pool.refill());
 }
+
+#[test]
+fn calls_with_a_policy_have_the_forms_of_those_without() {
+    const POLICY: &str = r#"{"timeoutMs":5,"retry":{"attempts":2}}"#;
+    let source = "Object.defineProperty(Array.prototype, '0', { set() { throw 1 }, get() { return 'forged' }, configurable: true });
+        Function.prototype.call = Function.prototype.apply = () => 'forged';
+        module.exports = async (i, context) => {
+            const own = context.withPolicy({ timeoutMs: 5, retry: { attempts: 2, types: undefined } });
+            own.db.find(1, { a: 2 });
+            own.wrappedgapi.gmail.users.list();
+            own.supabase.from('t').select('*').then();
+            own.supabase.rpc('x').then();
+            own.sleep(4);
+            own.log('info', 'line');
+            own.tasks.execute('child', 1);
+            context.db.find(6);
+            return [typeof own.withPolicy, typeof context.tools.withPolicy, Object.keys(own)];
+        };";
+    let frame = Frame::start(source, "null");
+    assert_eq!(
+        frame.calls(),
+        [
+            format!(r#"db.find [1,{{"a":2}}] {POLICY}"#),
+            format!("gapi.gmail.users.list [] {POLICY}"),
+            format!(r#"supabase.from().select() [["t"],["*"]] {POLICY}"#),
+            format!(r#"supabase.rpc ["x"] {POLICY}"#),
+            "sleep 4".to_owned(),
+            "task child 1".to_owned(),
+            "db.find [6]".to_owned(),
+        ]
+    );
+    assert_eq!(
+        frame.turn.end,
+        completed(r#"["object","object",["db","gapi","supabase"]]"#)
+    );
+}

@@ -271,7 +271,7 @@ async fn lying(folder: &Path, script: &str) -> Result<Engine, EngineError> {
     let (length, text) = (version.len() + 4, version.len());
     let program = folder.join("liar");
     let ready =
-        format!("printf '\\{length:03o}\\0\\0\\0\\0\\0\\0\\0\\001\\002\\{text:03o}{version}\\000'");
+        format!("printf '\\{length:03o}\\0\\0\\0\\0\\0\\0\\0\\001\\003\\{text:03o}{version}\\000'");
     let mut file = std::fs::File::create(&program).unwrap();
     write!(file, "#!/bin/sh\nPATH=/usr/bin:/bin\n{ready}\n{script}\n").unwrap();
     drop(file);

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use tasker_adaptor::{MadeKind, NewStackRun, StackStatus, TurnCommit};
+use tasker_adaptor::{Json, MadeKind, NewStackRun, StackStatus, TurnCommit};
 use uuid::Uuid;
 
 use super::locks::LockedRow;
@@ -13,7 +13,7 @@ use crate::text;
 
 const DELIVER: &str = "UPDATE tasker.stack_runs s SET status = coalesce(u.status, s.status), outcome = CASE WHEN u.status IS NULL THEN s.outcome ELSE u.outcome END, owner = NULL, delivered_order = u.place, delivered_turn = u.turn, delivered_at = u.time, settled_at = CASE WHEN u.status IS NULL THEN s.settled_at ELSE u.time END FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int4[], $5::int4[], $6::int8[]) AS u(id, status, outcome, place, turn, time) WHERE s.id = u.id";
 
-const MAKE: &str = "INSERT INTO tasker.stack_runs (id, task_run_id, parent_id, kind, seq, depth, status, owner, epoch, attempt, due_at, ready_at, priority, service, path, args, version, outcome, created_at, started_at, settled_at) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::int4[], $6::int4[], $7::text[], $8::uuid[], $9::int4[], $10::int4[], $11::int8[], $12::int8[], $13::int4[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::int8[], $20::int8[], $21::int8[])";
+const MAKE: &str = "INSERT INTO tasker.stack_runs (id, task_run_id, parent_id, kind, seq, depth, status, owner, epoch, attempt, due_at, ready_at, priority, service, path, args, version, outcome, created_at, started_at, settled_at, policy) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::int4[], $6::int4[], $7::text[], $8::uuid[], $9::int4[], $10::int4[], $11::int8[], $12::int8[], $13::int4[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::int8[], $20::int8[], $21::int8[], $22::text[])";
 
 const CONSUME: &str = "UPDATE tasker.signals g SET consumed_by = u.wait FROM unnest($1::uuid[], $2::uuid[]) AS u(id, wait) WHERE g.id = u.id";
 
@@ -78,6 +78,7 @@ pub(super) struct Made<'a> {
     createds: Vec<i64>,
     starteds: Vec<Option<i64>>,
     settleds: Vec<Option<i64>>,
+    policies: Vec<Option<&'a str>>,
 }
 
 /// What becomes of a made row in the very turn that made it.
@@ -107,6 +108,7 @@ impl<'a> Made<'a> {
                 service,
                 path,
                 args,
+                ..
             } => (
                 "call",
                 text::to_column(service),
@@ -171,6 +173,10 @@ impl<'a> Made<'a> {
         self.starteds
             .push((claimed && kind == "call").then_some(time));
         self.settleds.push(settled);
+        self.policies.push(match &new.kind {
+            MadeKind::Call { policy, .. } => policy.as_ref().map(Json::text),
+            _ => None,
+        });
     }
 
     /// Whether somebody else may claim one of them.
@@ -384,6 +390,7 @@ impl Made<'_> {
                 longs(&self.createds),
                 longs(&self.starteds),
                 longs(&self.settleds),
+                texts(&self.policies),
             ],
         )
     }

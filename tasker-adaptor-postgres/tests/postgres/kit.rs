@@ -206,6 +206,7 @@ pub(crate) fn call(claimed: bool) -> NewStackRun {
             service: "demo".to_owned(),
             path: "echo".to_owned(),
             args: json("[1]"),
+            policy: None,
         },
         claimed,
     }

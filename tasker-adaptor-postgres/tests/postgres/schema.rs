@@ -20,7 +20,7 @@ async fn an_adaptor_that_may_not_migrate_says_what_is_missing_and_takes_what_was
     else {
         panic!("{refused}");
     };
-    assert!(missing.contains("0001_first") && missing.contains("0002_take_overs"));
+    assert!(missing.contains("0001_first") && missing.contains("0002_calls"));
     let client = connect(&schema.url).await;
     let sql = "SELECT 1 FROM pg_namespace WHERE nspname = $1";
     let there = client.query_opt(sql, &[&schema.name]).await.unwrap();

@@ -98,6 +98,7 @@ pub(crate) fn call(claimed: bool) -> NewStackRun {
             service: "greeter".to_owned(),
             path: "greet".to_owned(),
             args: Json::parse(r#"[{"name":"world"}]"#).unwrap(),
+            policy: None,
         },
         claimed,
     }

@@ -45,6 +45,7 @@ macro_rules! __conformance_cases {
             (deliveries deliver_of_another_frame)
             (deliveries delivery_order_gapless)
             (deliveries made_order_and_ids)
+            (deliveries policy_of_a_call)
             (deliveries outcomes_round_trip)
             (finishes complete_twice)
             (finishes complete_stale_epoch)

@@ -165,6 +165,42 @@ pub async fn delivery_order_gapless(kit: Arc<Kit>) -> CaseResult {
     Ok(())
 }
 
+/// What a task asked for with a call is read back as the exact text, by whoever claims it and in every reading of its row; other
+/// calls of the turn have none.
+pub async fn policy_of_a_call(kit: Arc<Kit>) -> CaseResult {
+    let worker = kit.worker().await?;
+    let text = r#"{ "timeoutMs":2000,"retry":{"factor":1.50,"types":[]}, "ü":"\ud800" }"#;
+    let with_policy = |claimed| {
+        let mut call = kit.call(claimed);
+        if let MadeKind::Call { policy, .. } = &mut call.kind {
+            *policy = Some(json(text));
+        }
+        call
+    };
+    let made = vec![with_policy(true), kit.call(true), with_policy(false)];
+    let (parent, calls) = kit.waiting(worker, made).await?;
+    let expected = [Some(text), None, Some(text)];
+    for (call, expected) in calls.iter().zip(expected) {
+        let row = kit.row(call.id).await?;
+        assert_eq!(row.policy.as_ref().map(crate::Json::text), expected);
+    }
+    let next = kit.worker().await?;
+    let claimed = kit.storage().claim_calls(kit.claim(next, 9)).await?;
+    let policies: Vec<_> = claimed
+        .iter()
+        .map(|call| call.row.policy.as_ref().map(crate::Json::text))
+        .collect();
+    assert_eq!(policies, [Some(text)]);
+    let journal = kit.storage().load(parent.frame).await?;
+    let children = journal.expect("it is there").children;
+    let policies: Vec<_> = children
+        .iter()
+        .map(|row| row.policy.as_ref().map(crate::Json::text))
+        .collect();
+    assert_eq!(policies, expected);
+    Ok(())
+}
+
 /// Children are numbered from 1 without gaps, in the order made, with the exact text of what was asked.
 pub async fn made_order_and_ids(kit: Arc<Kit>) -> CaseResult {
     let worker = kit.worker().await?;

@@ -392,6 +392,7 @@ impl Kit {
                 service: "shop".to_owned(),
                 path: "orders.find".to_owned(),
                 args: json(r#"[{"id":"ä","n":1.50}]"#),
+                policy: None,
             },
             claimed,
         }

@@ -299,6 +299,7 @@ impl World {
                     service: "shop".to_owned(),
                     path: "find".to_owned(),
                     args: self.json(),
+                    policy: self.one_in(3).then(|| self.json()),
                 },
                 6 | 7 if frame.depth < 3 => MadeKind::Frame {
                     task: TaskName::new("inner"),

@@ -269,6 +269,7 @@ fn made_row(turn: &TurnCommit, new: &NewStackRun, seq: u32, depth: u32) -> Stack
         service: String::new(),
         path: String::new(),
         args: None,
+        policy: None,
         version: None,
         outcome: None,
         blocked: None,
@@ -281,10 +282,12 @@ fn made_row(turn: &TurnCommit, new: &NewStackRun, seq: u32, depth: u32) -> Stack
             service,
             path,
             args,
+            policy,
         } => {
             row.service.clone_from(service);
             row.path.clone_from(path);
             row.args = Some(args.clone());
+            row.policy.clone_from(policy);
         }
         MadeKind::Frame {
             task,

@@ -303,6 +303,7 @@ fn root_row(new: &NewTaskRun, now: Timestamp) -> StackRun {
         service: "task".to_owned(),
         path: new.task.as_str().to_owned(),
         args: None,
+        policy: None,
         version: None,
         outcome: None,
         blocked: None,

@@ -39,6 +39,8 @@ pub(crate) struct Asking {
     pub(crate) service: String,
     pub(crate) path: String,
     pub(crate) args: Json,
+    /// With what its task gave.
+    pub(crate) policy: ResolvedPolicy,
     pub(crate) context: Arc<RunContext>,
     /// Code of the frame that made it; `None` when the frame is not here and its row must be read for the grants.
     pub(crate) loaded: Option<Arc<Loaded>>,
@@ -50,7 +52,7 @@ pub(crate) struct Asking {
 impl Core {
     /// Asks, in a task of its own.
     pub(crate) fn ask(&mut self, asking: Asking) {
-        let policy = self.shared.services.policy(&asking.service, &asking.path);
+        let policy = &asking.policy;
         let token = CancellationToken::new();
         self.calls.insert(
             asking.id,
@@ -64,6 +66,7 @@ impl Core {
                 path: asking.path.clone(),
                 token: token.clone(),
                 record_at_once: policy.unknown_outcome == UnknownOutcome::Block,
+                retry: policy.retry.clone(),
                 detached: asking.context.ended,
                 alone: asking.alone,
             },
@@ -81,15 +84,16 @@ impl Core {
         self.spawn(
             async move {
                 let (call, lease) = (asking.id, asking.lease);
-                let permit = shared
-                    .permits
-                    .of(&asking.service, &asking.path, policy.concurrency);
+                let permit =
+                    shared
+                        .permits
+                        .of(&asking.service, &asking.path, asking.policy.concurrency);
                 let _permit = tokio::select! {
                     permit = permit => permit,
                     () = token.cancelled() => None,
                 };
                 let under_way = shared.hub.counts.asking();
-                let answer = perform(&shared, &held, asking, &policy, token).await;
+                let answer = perform(&shared, &held, asking, token).await;
                 drop(under_way);
                 Some(Message::Answered {
                     call,
@@ -141,7 +145,7 @@ impl Core {
                 return;
             }
             Answer::Service(Err(error)) | Answer::NotReconciled(error)
-                if self.is_tried_again(&asked, &error) =>
+                if asked.is_tried_again(&error) =>
             {
                 self.try_again(call, lease, &asked, &error);
                 return;
@@ -185,18 +189,9 @@ impl Core {
         }
     }
 
-    /// Whether the policy of the method has one more attempt for this error.
-    fn is_tried_again(&self, asked: &Asked, error: &ServiceError) -> bool {
-        let policy = self.shared.services.policy(&asked.service, &asked.path);
-        !asked.token.is_cancelled()
-            && asked.attempt < policy.retry.attempts
-            && policy.retry.retries_error(error)
-    }
-
     /// The next attempt is a row with a time: any worker may make it.
     fn try_again(&mut self, call: StackRunId, lease: Lease, asked: &Asked, error: &ServiceError) {
-        let policy = self.shared.services.policy(&asked.service, &asked.path);
-        let delay = policy
+        let delay = asked
             .retry
             .delay_ms(asked.attempt, seed_of(call), error.retry_after_ms);
         let not_before = self.shared.clock.now().plus_millis(delay as i64);
@@ -254,7 +249,11 @@ impl Core {
             });
             return;
         }
-        let policy = self.shared.services.policy(&row.service, &row.path);
+        let call = (row.id, lease, row.task_run);
+        let Some(policy) = self.policy_of(call, &row.service, &row.path, row.policy.as_ref())
+        else {
+            return;
+        };
         if policy.unknown_outcome != UnknownOutcome::Block {
             self.events.push_back((
                 frame,
@@ -283,11 +282,36 @@ impl Core {
             service: row.service,
             path: row.path,
             args: row.args.unwrap_or_default(),
+            policy,
             context: Arc::new(context),
             loaded,
             depth: row.depth,
             span,
         });
+    }
+
+    /// The policy of a call that this worker holds. One whose row cannot be read is blocked, and there is none.
+    pub(crate) fn policy_of(
+        &mut self,
+        (call, lease, run): (StackRunId, Lease, TaskRunId),
+        service: &str,
+        path: &str,
+        given: Option<&Json>,
+    ) -> Option<ResolvedPolicy> {
+        match self.shared.services.call_policy(service, path, given) {
+            Ok(policy) => Some(policy),
+            Err(why) => {
+                let what = format!("stack run {call}, its policy: {why}");
+                let reason = BlockedReason::Corrupt { what };
+                tracing::warn!(%run, %call, %reason, "a call is blocked");
+                self.finish(CallFinish {
+                    call,
+                    lease,
+                    end: CallEnd::Blocked(reason),
+                });
+                None
+            }
+        }
     }
 
     /// A call recorded by itself was answered by storage: a hot frame gets the outcome as recorded.
@@ -345,6 +369,15 @@ impl Core {
     }
 }
 
+impl Asked {
+    /// Whether the policy of the call has one more attempt for this error.
+    fn is_tried_again(&self, error: &ServiceError) -> bool {
+        !self.token.is_cancelled()
+            && self.attempt < self.retry.attempts
+            && self.retry.retries_error(error)
+    }
+}
+
 /// Bounds how many calls of a method are asked at one time in this engine.
 #[derive(Default)]
 pub(crate) struct Permits {
@@ -379,7 +412,6 @@ async fn perform(
     shared: &Shared,
     held: &LeaseClock,
     asking: Asking,
-    policy: &ResolvedPolicy,
     token: CancellationToken,
 ) -> Answer {
     if asking.service == TASKS && asking.path == EXECUTE {
@@ -390,6 +422,7 @@ async fn perform(
         Some(Err(error)) => return Answer::Service(Err(error)),
         None => return Answer::NotAsked,
     }
+    let policy = &asking.policy;
     let now = shared.clock.now();
     let own = policy
         .timeout_ms

@@ -30,7 +30,7 @@ use super::programs::Programs;
 use super::threads::{VmKey, VmReport, VmThreads};
 use super::totals::RunTotals;
 use crate::run::Event;
-use crate::service::{ServiceError, Services};
+use crate::service::{RetryPolicy, ServiceError, Services};
 use crate::vm::ToolNames;
 use tasker_adaptor::Json;
 
@@ -202,6 +202,7 @@ pub(crate) struct Asked {
     pub(crate) token: CancellationToken,
     /// Its outcome is recorded by itself as soon as it is there.
     pub(crate) record_at_once: bool,
+    pub(crate) retry: RetryPolicy,
     pub(crate) detached: bool,
     /// Its last try: no other such call is asked beside it.
     pub(crate) alone: bool,

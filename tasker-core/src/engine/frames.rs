@@ -142,6 +142,7 @@ impl Core {
                 service,
                 path,
                 args,
+                policy,
             } if row.claimed => {
                 let lease = Lease {
                     worker: self.worker,
@@ -150,6 +151,11 @@ impl Core {
                 let context = Arc::clone(&parent.context);
                 let run = parent.run();
                 let grants = parent.loaded.clone();
+                let (depth, span) = (parent.depth, parent.turn_span.clone());
+                let call = (row.id, lease, run);
+                let Some(policy) = self.policy_of(call, &service, &path, policy.as_ref()) else {
+                    return;
+                };
                 self.ask(super::calls::Asking {
                     id: row.id,
                     frame,
@@ -162,10 +168,11 @@ impl Core {
                     service,
                     path,
                     args,
+                    policy,
                     context,
                     loaded: grants,
-                    depth: parent.depth,
-                    span: parent.turn_span.clone(),
+                    depth,
+                    span,
                 });
             }
             MadeKind::Call { .. } => self.want_calls = true,
@@ -387,6 +394,7 @@ fn born_frame(
         service: TASKS.to_owned(),
         path: task.as_str().to_owned(),
         args: None,
+        policy: None,
         version: Some(version.clone()),
         outcome: None,
         blocked: None,

@@ -145,17 +145,22 @@ impl Core {
                     service,
                     path,
                     args,
+                    policy,
                 } => {
-                    let policy = self.shared.services.policy(&service, &path);
+                    let asked = self
+                        .shared
+                        .services
+                        .call_policy(&service, &path, policy.as_ref());
                     let claimed = !by_hand
                         && asking < options.calls_in_flight
-                        && policy.unknown_outcome != UnknownOutcome::Block;
+                        && asked.is_ok_and(|asked| asked.unknown_outcome != UnknownOutcome::Block);
                     asking += usize::from(claimed);
                     (
                         MadeKind::Call {
                             service,
                             path,
                             args,
+                            policy,
                         },
                         claimed,
                         ChildKind::Elsewhere,
@@ -196,6 +201,7 @@ impl Core {
                                     service,
                                     path,
                                     args,
+                                    policy: None,
                                 },
                                 !by_hand,
                                 ChildKind::Elsewhere,

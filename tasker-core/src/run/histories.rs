@@ -450,6 +450,7 @@ fn call() -> MadeKind {
         service: "s".to_owned(),
         path: "m".to_owned(),
         args: Json::null(),
+        policy: None,
     }
 }
 

@@ -10,9 +10,20 @@ use super::registry::{Clock, Registered, Services};
 use super::{MethodPolicy, ServiceProxy};
 
 /// Names that no service may have: they are members of `context` or words of the engine's own rows.
-pub const RESERVED_NAMES: [&str; 12] = [
-    "catch", "finally", "log", "run", "signal", "sleep", "task", "tasks", "then", "timer",
-    "toJSON", "tools",
+pub const RESERVED_NAMES: [&str; 13] = [
+    "catch",
+    "finally",
+    "log",
+    "run",
+    "signal",
+    "sleep",
+    "task",
+    "tasks",
+    "then",
+    "timer",
+    "toJSON",
+    "tools",
+    "withPolicy",
 ];
 
 /// Why a registry cannot be built.

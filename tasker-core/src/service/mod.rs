@@ -7,6 +7,8 @@
 mod builder;
 mod call;
 mod call_log;
+#[cfg(feature = "quickjs")]
+mod call_policy;
 pub mod chain;
 mod describe;
 mod error;
@@ -20,6 +22,8 @@ pub use builder::{RESERVED_NAMES, ServicesBuilder, ServicesError};
 pub use call::{Link, ServiceCall};
 #[cfg(feature = "quickjs")]
 pub(crate) use call_log::CallLog;
+#[cfg(feature = "quickjs")]
+pub(crate) use call_policy::CallPolicy;
 pub use describe::{MethodDescription, ServiceDescription, ServiceStyle};
 pub use error::{ServiceError, ServiceErrorType};
 pub use policy::{MethodPolicy, ResolvedPolicy, RetryPolicy, UnknownOutcome};

@@ -5,7 +5,11 @@ use tasker_adaptor::Failure;
 
 use super::{ServiceError, ServiceErrorType};
 
-/// Policy of a method. What is `None` comes from the layer below: description < engine configuration < [`MethodPolicy::defaults`].
+/// Policy of a method. What is `None` comes from the layer below:
+/// [`MethodPolicy::defaults`] < description < engine configuration < what a task gives with the call (`context.withPolicy`).
+///
+/// A call's own policy sets timeout, retry and unknown outcome, member by member; [`UnknownOutcome::Block`] of the method stays whatever
+/// the task asks for, and `concurrency` is for the host alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MethodPolicy {
     /// Retry.

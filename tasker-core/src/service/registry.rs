@@ -235,6 +235,24 @@ impl Services {
             .resolve()
     }
 
+    /// The policy of one call: what its task gave with it over that of its method.
+    ///
+    /// # Errors
+    /// What is wrong with what the task gave.
+    #[cfg(feature = "quickjs")]
+    pub(crate) fn call_policy(
+        &self,
+        service: &str,
+        path: &str,
+        given: Option<&Json>,
+    ) -> Result<ResolvedPolicy, String> {
+        let below = self.policy(service, path);
+        match given {
+            None => Ok(below),
+            Some(given) => Ok(super::CallPolicy::parse(given)?.over(below)),
+        }
+    }
+
     /// Asks the service of a call. No timeout and no retry here: those are the engine's.
     ///
     /// # Errors

@@ -5,6 +5,8 @@ interface TaskContext extends Tools {
   tools: Tools;
   /** Waits for a signal sent to this run and gives its payload. */
   signal(name: string): Promise<any>;
+  /** The tools again; their calls carry this policy. What is left out is as the method has it. */
+  withPolicy(policy: CallPolicy): Tools;
   /** This run. */
   readonly run: {
     readonly id: string;
@@ -14,6 +16,26 @@ interface TaskContext extends Tools {
     readonly correlationId: string | null;
     readonly labels: Readonly<Record<string, string>>;
   };
+}
+
+/** What happens around a call; times are from 1 ms to 30 days. */
+interface CallPolicy {
+  /** For one attempt. */
+  timeoutMs?: number;
+  retry?: {
+    /** In all, from 1 to 100. */
+    attempts?: number;
+    /** Before the second attempt. */
+    initialMs?: number;
+    /** Growth of the waits, from 1 to 10. */
+    factor?: number;
+    /** The longest wait. */
+    maxMs?: number;
+    /** Which errors are tried again. */
+    types?: ServiceError["type"][];
+  };
+  /** When the worker died after asking: ask again, ask the service what became of it, or wait for a person. A method's "block" stays. */
+  unknownOutcome?: "retry" | "reconcile" | "block";
 }
 
 /** Tools that need no service. */

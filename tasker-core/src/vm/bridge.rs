@@ -57,6 +57,7 @@ ops! {
     Brand => "host_brand",
     IsView => "host_is_view",
     Web => "host_web",
+    Policy => "host_policy",
 }
 
 impl Host for FrameHost {
@@ -71,13 +72,16 @@ impl Host for FrameHost {
             Op::ToolCall => {
                 let service = args.bound(0).text()?;
                 let path = args.bound(1).text()?;
-                self.make_call(ctx, &service, path, |writer| writer.args(args, 0))
+                self.make_call(ctx, &service, path, None, |writer| writer.args(args, 0))
             }
             Op::Tool => ctx.bound_function(Op::ToolCall as i32, &args.at(0), &args.at(1)),
             Op::HostCall | Op::Chain => {
                 let (service, path) = (args.at(0).text()?, args.at(1).text()?);
                 let list = args.at(2);
-                self.make_call(ctx, &service, path, |writer| {
+                // From `Op::Policy`, which checked it.
+                let policy = args.at(3).as_string();
+                let policy = policy.and_then(|text| Json::parse(text).ok());
+                self.make_call(ctx, &service, path, policy, |writer| {
                     if *op == Op::Chain {
                         writer.arg_arrays(&list)
                     } else {
@@ -90,7 +94,7 @@ impl Host for FrameHost {
                 let service = args.at(0).text()?;
                 Ok(ctx.bool(frame.tools.style(&service) == ServiceStyle::Fluent))
             }
-            Op::Task => self.make_call(ctx, "tasks", "execute".into(), |writer| {
+            Op::Task => self.make_call(ctx, "tasks", "execute".into(), None, |writer| {
                 writer.args(args, 0)
             }),
             Op::Sleep => {
@@ -198,6 +202,7 @@ impl Host for FrameHost {
             },
             Op::IsView => Ok(ctx.bool(args.at(0).is_typed_array())),
             Op::Web => ctx.run_script(&super::realm::web_bytecode()),
+            Op::Policy => self.policy(ctx, &args.at(0)),
             Op::Clean => ctx.string(&capture::clean_stack(&args.at(0).text()?)),
         }
     }

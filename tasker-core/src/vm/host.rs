@@ -19,6 +19,7 @@ use super::raw::{Ctx, Kept, Thrown, Value};
 use super::show;
 use super::write::{WriteError, Writer};
 use crate::limits::{Limit, Limits};
+use crate::service::CallPolicy;
 use crate::task::Program;
 
 /// Text of an error in a log line, in bytes.
@@ -296,7 +297,11 @@ impl FrameHost {
                     service,
                     path,
                     args,
-                } => service.len() + path.len() + args.text().len(),
+                    policy,
+                } => {
+                    let policy = policy.as_ref().map_or(0, |policy| policy.text().len());
+                    service.len() + path.len() + args.text().len() + policy
+                }
                 Made::Task { name, input } => name.len() + input.text().len(),
                 Made::Signal { name } => name.len(),
                 Made::Timer { .. } => 0,
@@ -350,6 +355,7 @@ impl FrameHost {
         ctx: Ctx<'r>,
         service: &str,
         path: String,
+        policy: Option<Json>,
         args: impl FnOnce(Writer<'r>) -> Result<String, WriteError>,
     ) -> Result<Value<'r>, Thrown> {
         let frame = self.admit(ctx, format_args!("the call of {service}.{path}"))?;
@@ -366,9 +372,32 @@ impl FrameHost {
                 service: service.to_owned(),
                 path,
                 args,
+                policy,
             }
         };
         self.note_promise(ctx, made)
+    }
+
+    /// The text of the policy that a task gives to `withPolicy`, checked.
+    pub(super) fn policy<'r>(&self, ctx: Ctx<'r>, value: &Value<'r>) -> Result<Value<'r>, Thrown> {
+        let limits = &self.frame(ctx)?.limits;
+        let refuse = |why: &str| Err(ctx.throw_type(&format!("withPolicy(policy): {why}")));
+        let writer = Writer::new(ctx, limits.payload_bytes, limits.json_depth);
+        let text = match writer.value(value, "policy") {
+            Ok(text) => text.unwrap_or_else(|| "null".to_owned()),
+            Err(WriteError::Thrown) => return Err(Thrown),
+            Err(WriteError::Refused(why)) => return refuse(&why),
+            Err(WriteError::TooLarge | WriteError::TooDeep) => {
+                return refuse("it is too large or too deep");
+            }
+        };
+        let checked = Json::parse(text)
+            .map_err(|error| error.to_string())
+            .and_then(|json| CallPolicy::parse(&json).map(|_| json));
+        match checked {
+            Ok(json) => ctx.string(json.text()),
+            Err(why) => refuse(&why),
+        }
     }
 
     pub(super) fn json(

@@ -121,6 +121,8 @@ pub enum Made {
         path: String,
         /// Exact text. Plain: the array of positional arguments, `[{"customer":"x"}]`. Chain: an array with the argument array of each called link.
         args: Json,
+        /// Exact text of what `withPolicy` was given; `None` without it.
+        policy: Option<Json>,
     },
     /// `tools.tasks.execute(name, input)`.
     Task {

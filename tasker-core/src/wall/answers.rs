@@ -8,7 +8,7 @@ use super::worker::{VmDid, VmKey, VmReport};
 use crate::vm::{Made, Turn, TurnEnd};
 
 /// Raised with every change of what crosses the pipe: host and child must agree.
-pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL: u32 = 3;
 
 const READY: u8 = 1;
 const TURNED: u8 = 2;
@@ -153,11 +153,13 @@ fn write_turn(out: &mut Output, turn: &Turn) {
             service,
             path,
             args,
+            policy,
         } => {
             out.byte(0);
             out.text(service);
             out.text(path);
             out.text(args.text());
+            out.option(policy.as_ref().map(Json::text), Output::text);
         }
         Made::Task { name, input } => {
             out.byte(1);
@@ -212,6 +214,7 @@ fn read_turn(input: &mut Input<'_>) -> Result<Turn, Garbled> {
                     service: input.text()?,
                     path: input.text()?,
                     args: input.json()?,
+                    policy: input.option(Input::json)?,
                 },
                 1 => Made::Task {
                     name: input.text()?,

@@ -14,6 +14,7 @@ use super::wire::Garbled;
 use super::worker::{VmCommand, VmDid, VmKey, VmReport};
 use crate::limits::{Limits, check_payload};
 use crate::run::{EXECUTE, History, TASKS};
+use crate::service::CallPolicy;
 use crate::vm::{Made, ToolNames, Turn, TurnEnd};
 
 /// The longest wait that a timer can hold, in milliseconds.
@@ -313,6 +314,7 @@ impl Known {
                 service,
                 path,
                 args,
+                policy,
             } => {
                 if self.tools.canonical(service) != service {
                     return Err(Garbled("a call by a name that is not the service's own"));
@@ -322,6 +324,12 @@ impl Known {
                 }
                 if !args.text().starts_with('[') {
                     return Err(Garbled("arguments that are not an array"));
+                }
+                if policy
+                    .as_ref()
+                    .is_some_and(|policy| CallPolicy::parse(policy).is_err())
+                {
+                    return Err(Garbled("a policy of a call that is none"));
                 }
                 check_json(args, limits)
             }

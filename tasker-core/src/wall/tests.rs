@@ -311,6 +311,7 @@ fn call(service: &str, path: &str, args: &str) -> Made {
         service: service.into(),
         path: path.into(),
         args: Json::parse(args).unwrap(),
+        policy: None,
     }
 }
 
@@ -332,6 +333,13 @@ fn lies_are_not_believed() {
     };
     let waits = |made| turn(made, TurnEnd::Waiting);
     let one = || call("svc", "step", "[]");
+    let with_policy = |text: &str| {
+        let mut call = one();
+        if let Made::Call { policy, .. } = &mut call {
+            *policy = Some(Json::parse(text).unwrap());
+        }
+        call
+    };
     let lies: Vec<(Answer, &str)> = vec![
         (turned(waits(vec![])), "it waits for nothing"),
         (
@@ -353,6 +361,17 @@ fn lies_are_not_believed() {
         (
             turned(waits(vec![call("svc", "step", "{}")])),
             "arguments that are not an array",
+        ),
+        (
+            turned(waits(vec![with_policy("{\"timeoutMs\":0}")])),
+            "a policy of a call that is none",
+        ),
+        (
+            turned(waits(vec![with_policy(&format!(
+                "{{{}}}",
+                " ".repeat(2_000)
+            ))])),
+            "a policy of a call that is none",
         ),
         (
             turned(waits(vec![call("svc", "step", "[\"123456789012345678\"]")])),

@@ -195,6 +195,7 @@ fn attempted(made: &Made) -> Attempted<'_> {
             service,
             path,
             args,
+            ..
         } => Attempted::Call {
             service,
             path,

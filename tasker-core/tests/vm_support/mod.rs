@@ -143,7 +143,11 @@ pub fn shown(made: &Made) -> String {
             service,
             path,
             args,
-        } => format!("{service}.{path} {args}"),
+            policy,
+        } => match policy {
+            Some(policy) => format!("{service}.{path} {args} {policy}"),
+            None => format!("{service}.{path} {args}"),
+        },
         Made::Task { name, input } => format!("task {name} {input}"),
         Made::Timer { path, delay_ms } => format!("{path} {delay_ms}"),
         Made::Signal { name } => format!("signal {name}"),

@@ -48,12 +48,13 @@ const noEval = () => {
 const start = async (info, name, input) => {
   try {
     if (!info.eval) noEval();
-    const own = [['log', log], ['sleep', sleep], ['tasks', taskTools()]];
+    const own = ownTools();
     const tools = toolsObject(info.tools, own);
     const { run } = info;
     push(own, ['tools', tools]);
     push(own, ['signal', signal]);
     push(own, ['run', run]);
+    push(own, ['withPolicy', policyTools(info.tools)]);
     push(own, ['task', { execute: tools.tasks.execute }]);
     const context = toolsObject(info.tools, own);
     publish('tools', tools);

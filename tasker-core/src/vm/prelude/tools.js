@@ -25,32 +25,35 @@ const lazy = (make, isFunction) => new RealProxy(isFunction ? FunctionPrototype 
   getPrototypeOf() { return isFunction ? FunctionPrototype : ObjectPrototype; },
 });
 const named = (fn, proto) => { delete fn.name; delete fn.length; setPrototypeOf(fn, proto); return fn; };
-const plainNode = (service, path) => named(host_tool(service, path), lazy((name) => plainNode(service, `${path}.${name}`), true));
-const plainService = (service) => create(lazy((name) => plainNode(service, name), false));
+// `policy`: what withPolicy made of its argument; undefined without.
+const plainNode = (service, path, policy) => named(
+  policy === undefined ? host_tool(service, path) : (...args) => host_call(service, path, args, policy),
+  lazy((name) => plainNode(service, `${path}.${name}`, policy), true));
+const plainService = (service, policy) => create(lazy((name) => plainNode(service, name, policy), false));
 
 // A fluent chain: links until somebody awaits it, then one call, whose promise every later await shares.
-const fireChain = (service, links) => {
+const fireChain = (service, links, policy) => {
   let path = '', calls = [], early = false;
   for (let i = 0; i < links.length; i++) {
     if (links[i].args !== undefined) { if (i < links.length - 1) early = true; push(calls, links[i].args); }
   }
   for (let i = 0; i < links.length; i++) path += (i ? '.' : '') + links[i].name + (early && links[i].args !== undefined ? '()' : '');
   if (calls.length === 0) throw new RealTypeError(`${service}.${path} is no call: a chain needs arguments, as in ${service}.${path}()`);
-  return early ? host_chain(service, path, calls) : host_call(service, path, calls[0]);
+  return early ? host_chain(service, path, calls, policy) : host_call(service, path, calls[0], policy);
 };
-const chainNode = (service, links) => {
+const chainNode = (service, links, policy) => {
   let promise;
   const run = () => {
     if (promise === undefined) {
-      try { promise = fireChain(service, links); } catch (error) { promise = RealPromise_reject(error); }
+      try { promise = fireChain(service, links, policy); } catch (error) { promise = RealPromise_reject(error); }
     }
     return promise;
   };
   const last = links[links.length - 1];
   const target = last.args === undefined
-    ? function (...args) { return chainNode(service, withLast(links, bare({ name: last.name, args }))); }
+    ? function (...args) { return chainNode(service, withLast(links, bare({ name: last.name, args })), policy); }
     : function () { throw new RealTypeError(`${service}: the result of ${last.name}() is a chain; await it, or go on with another name`); };
-  const proto = lazy((name) => chainNode(service, withMore(links, bare({ name, args: undefined }))), false);
+  const proto = lazy((name) => chainNode(service, withMore(links, bare({ name, args: undefined })), policy), false);
   const node = last.args === undefined ? named(target, proto) : create(proto);
   if (last.args !== undefined) {
     hide(node, 'then', function (onFulfilled, onRejected) { return then(run(), onFulfilled, onRejected); });
@@ -65,7 +68,7 @@ const RealPromise_reject = (error) => apply(promiseReject, RealPromise, [error])
 const copy = (links, count) => { const list = []; for (let i = 0; i < count; i++) push(list, links[i]); return list; };
 const withLast = (links, link) => { const list = copy(links, links.length - 1); push(list, link); return list; };
 const withMore = (links, link) => { const list = copy(links, links.length); push(list, link); return list; };
-const fluentService = (service) => create(lazy((name) => chainNode(service, withMore([], bare({ name, args: undefined }))), false));
+const fluentService = (service, policy) => create(lazy((name) => chainNode(service, withMore([], bare({ name, args: undefined })), policy), false));
 
 const log = function log(level, message, data) {
   if (arguments.length === 1) return host_log('info', level);
@@ -78,22 +81,23 @@ const taskTools = () => {
   hide(service, 'execute', function execute(name, input) { return input === undefined ? host_task(name) : host_task(name, input); });
   return service;
 };
-const service = (name) => {
+const service = (name, policy) => {
   switch (name) {
     case 'log': return log;
     case 'sleep': return sleep;
     case 'tasks': return taskTools();
-    default: return host_is_fluent(name) ? fluentService(name) : plainService(name);
+    default: return host_is_fluent(name) ? fluentService(name, policy) : plainService(name, policy);
   }
 };
-const toolsProto = lazy(service, false);
+const toolsProto = (policy) => lazy((name) => service(name, policy), false);
+const plainToolsProto = toolsProto(undefined);
 // `own` names come first: those that tasks see when they list the tools.
-const toolsObject = (names, own) => {
-  const tools = create(toolsProto);
+const toolsObject = (names, own, policy) => {
+  const tools = create(policy === undefined ? plainToolsProto : toolsProto(policy));
   for (let i = 0; i < names.length; i++) {
     const name = names[i];
     defineProperty(tools, name, bare({
-      get() { return show(tools, name, service(name)); },
+      get() { return show(tools, name, service(name, policy)); },
       set(value) { show(tools, name, value); },
       enumerable: true, configurable: true,
     }));
@@ -101,6 +105,9 @@ const toolsObject = (names, own) => {
   for (let i = 0; i < own.length; i++) hide(tools, own[i][0], own[i][1]);
   return tools;
 };
+const ownTools = () => [['log', log], ['sleep', sleep], ['tasks', taskTools()]];
+// Tools whose calls carry a policy; what needs no service is as it is without one.
+const policyTools = (names) => function withPolicy(policy) { return toolsObject(names, ownTools(), host_policy(policy)); };
 const hostCall = function __callHostTool__(service, path, args) {
   if (typeof service !== 'string') throw new RealTypeError('__callHostTool__(service, path, args) takes the name of a service as text');
   let dotted = '';
