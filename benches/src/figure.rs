@@ -79,8 +79,9 @@ impl Figure {
         } else {
             "a floor"
         };
-        self.notes += &format!(
-            "; the floor at {BATCH_OF_FLOOR} turns a commit: {seen:.0} steps/s, {expected:.0} expected: {verdict}"
+        let notes = &self.notes;
+        self.notes = format!(
+            "{notes}; the floor at {BATCH_OF_FLOOR} turns a commit: {seen:.0} steps/s, {expected:.0} expected: {verdict}"
         );
         self
     }
@@ -89,7 +90,7 @@ impl Figure {
     #[must_use]
     pub fn with_cpu(mut self, seen: f64, most: f64) -> Self {
         self.holds &= seen <= most;
-        self.notes += &format!("; at most {most:.0} us CPU a step");
+        self.notes = format!("{}; at most {most:.0} us CPU a step", self.notes);
         self
     }
 }
