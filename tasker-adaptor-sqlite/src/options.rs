@@ -110,7 +110,8 @@ impl Options {
         self
     }
 
-    /// How often to look for commits of other processes while somebody watches. Default 25 ms; nobody watching costs nothing.
+    /// How often to look for commits of other processes while somebody watches. Default 25 ms, and four times as
+    /// long once nobody has written for a second; nobody watching costs nothing.
     pub fn watch_interval(mut self, interval: Duration) -> Self {
         self.watch_interval = interval.max(Duration::from_millis(1));
         self

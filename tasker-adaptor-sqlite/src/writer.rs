@@ -236,6 +236,8 @@ impl Drop for Writer {
 
 /// After so long without a write the write-ahead log is emptied.
 const REST: Duration = Duration::from_secs(1);
+/// After that, commits of others are looked for so many times less often.
+const SELDOM: u32 = 4;
 
 struct Worker {
     options: Arc<Options>,
@@ -261,9 +263,15 @@ impl Worker {
             }
         }
         let mut idle = Duration::ZERO;
-        while let Some(batch) = self.next_batch() {
+        loop {
+            // Where nobody has written for a while, a look finds something seldom, and looks are all that an idle engine costs.
+            let rests = if idle < REST { 1 } else { SELDOM };
+            let pause = self.options.watch_interval * rests;
+            let Some(batch) = self.next_batch(pause) else {
+                return;
+            };
             if batch.is_empty() {
-                idle += self.options.watch_interval;
+                idle += pause;
                 if self.in_log && idle >= REST {
                     self.empty_log();
                 }
@@ -276,7 +284,9 @@ impl Worker {
                 }
                 self.in_log = true;
             }
-            self.look_for_others();
+            if self.look_for_others() {
+                idle = Duration::ZERO;
+            }
         }
     }
 
@@ -300,7 +310,7 @@ impl Worker {
     }
 
     /// Everything that waits, up to a bound; empty when it is time to look for commits of others; `None` at the end.
-    fn next_batch(&self) -> Option<Vec<Box<dyn Job>>> {
+    fn next_batch(&self, pause: Duration) -> Option<Vec<Box<dyn Job>>> {
         let mut queues = self.shared.lock();
         while queues.urgent.is_empty() && queues.normal.is_empty() {
             if queues.closed {
@@ -316,7 +326,7 @@ impl Worker {
                 let (back, timeout) = self
                     .shared
                     .wake
-                    .wait_timeout(queues, self.options.watch_interval)
+                    .wait_timeout(queues, pause)
                     .unwrap_or_else(PoisonError::into_inner);
                 queues = back;
                 if timeout.timed_out() || self.seen_version.is_none() {
@@ -419,23 +429,25 @@ impl Worker {
         (Attempt::Committed, true)
     }
 
-    /// Tells watchers when another connection has committed since the last look.
-    fn look_for_others(&mut self) {
+    /// Tells watchers when another connection has committed since the last look; whether one has.
+    fn look_for_others(&mut self) -> bool {
         if self.hints.receiver_count() == 0 {
             self.seen_version = None;
-            return;
+            return false;
         }
         let Some(connection) = &self.connection else {
-            return;
+            return false;
         };
         let version = connection
             .cached("PRAGMA data_version")
             .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)));
         // Busy or damaged: the next write reports it, and the next look comes soon.
-        let Ok(version) = version else { return };
-        if self.seen_version.replace(version) != Some(version) {
+        let Ok(version) = version else { return false };
+        let other = self.seen_version.replace(version) != Some(version);
+        if other {
             let _ = self.hints.send(Hint::Any);
         }
+        other
     }
 }
 
