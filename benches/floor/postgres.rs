@@ -9,7 +9,10 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, NoTls, Statement};
 use uuid::Uuid;
 
-const SCHEMA: &str = include_str!("../../tasker-adaptor-postgres/migrations/0001_first.sql");
+const SCHEMA: &str = concat!(
+    include_str!("../../tasker-adaptor-postgres/migrations/0001_first.sql"),
+    include_str!("../../tasker-adaptor-postgres/migrations/0002_calls.sql")
+);
 
 const ARGS: &str = r#"[{"n":7,"text":"a step of a chain"}]"#;
 const OUTCOME: &str = r#"{"n":7,"text":"a step of a chain"}"#;

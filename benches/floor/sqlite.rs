@@ -8,7 +8,10 @@ use std::path::Path;
 use rusqlite::{CachedStatement, Connection, DropBehavior, TransactionBehavior, params};
 use uuid::Uuid;
 
-const SCHEMA: &str = include_str!("../../tasker-adaptor-sqlite/migrations/0001_first.sql");
+const SCHEMA: &str = concat!(
+    include_str!("../../tasker-adaptor-sqlite/migrations/0001_first.sql"),
+    include_str!("../../tasker-adaptor-sqlite/migrations/0002_calls.sql")
+);
 const STATEMENTS: usize = 64;
 /// As the adaptor's writer.
 const PRAGMAS: &str = "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \

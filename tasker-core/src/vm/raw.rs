@@ -1,4 +1,4 @@
-//! The only file that speaks C: a safe surface over `rquickjs::qjs`.
+//! All that speaks C: a safe surface over `rquickjs::qjs`. `heap` is its memory, `template` copies runtimes.
 //!
 //! What it is: one runtime with one context ([`Runtime`]), values that cannot outlive it ([`Value`]), one static C function
 //! through which JavaScript reaches a [`Host`], an allocator that counts, refuses and can give everything back at once.
@@ -16,7 +16,7 @@
 //!   takes before anything is freed.
 #![expect(
     unsafe_code,
-    reason = "QuickJS is C; this is the one file of the VM that calls it, with the argument at each block"
+    reason = "QuickJS is C; here it is called, with the argument at each block"
 )]
 
 use std::cell::{Cell, RefCell};
