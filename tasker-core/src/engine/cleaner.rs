@@ -1,15 +1,22 @@
 //! After the end: folds the call tree of ended runs into one record, deletes their rows, then the runs themselves when their time
-//! is over, and gives the space back; all in bounded batches.
+//! is over, and gives the space back; all in bounded batches. While runs are under way it leaves what has just ended alone: a rush has
+//! the disk to itself, and what it leaves is cleaned after it.
 
 use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
 
 use super::core::Shared;
 use super::error::EngineError;
 use super::trace;
 use tasker_adaptor::{Retention, RunStatus, TaskRunId};
 
+/// How long after its end a run is left alone while others are under way, in milliseconds.
+const RUSH_MS: i64 = 10_000;
 /// Runs folded in one round.
 const RUNS: usize = 200;
+/// Runs folded at one time, which share commits.
+const FOLDS: usize = 16;
 /// Rows deleted in one round.
 const ROWS: usize = 5_000;
 /// Free space that the database keeps for the next runs, in bytes.
@@ -50,24 +57,31 @@ pub(crate) fn start(shared: &Arc<Shared>) {
 /// One round; whether there is more to do.
 pub(crate) async fn clean(shared: &Shared) -> Result<bool, EngineError> {
     let now = shared.clock.now();
-    let keep = i64::try_from(shared.options.keep_rows_ms).unwrap_or(i64::MAX);
-    let runs = shared
-        .storage
-        .foldable(now.plus_millis(1 - keep), RUNS)
-        .await?;
+    let rush = if shared.hub.counts.is_busy() {
+        RUSH_MS
+    } else {
+        0
+    };
+    let ended_before = |keep: u64| {
+        let keep = i64::try_from(keep).unwrap_or(i64::MAX).max(rush);
+        now.plus_millis(1 - keep)
+    };
+    let foldable = ended_before(shared.options.keep_rows_ms);
+    let runs = shared.storage.foldable(foldable, RUNS).await?;
     let more = runs.len() == RUNS;
-    for run in runs {
-        fold(shared, run).await?;
-    }
+    stream::iter(runs)
+        .map(|run| fold(shared, run))
+        .buffer_unordered(FOLDS)
+        .try_collect::<()>()
+        .await?;
     let rows = shared.storage.delete_folded_rows(ROWS).await?;
     let mut more = more || rows == ROWS;
     for (status, keep) in &shared.options.keep_runs {
-        let keep = i64::try_from(*keep).unwrap_or(i64::MAX);
         let deleted = shared
             .storage
             .delete_runs(&Retention {
                 statuses: vec![*status],
-                ended_before: now.plus_millis(1 - keep),
+                ended_before: ended_before(*keep),
                 max: ENDED,
             })
             .await?;

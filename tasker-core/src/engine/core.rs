@@ -394,7 +394,8 @@ impl Core {
         self.step_events();
         self.park_idle();
         self.step_events();
-        self.shared.hub.counts.hot_frames(self.vms.len());
+        let (hot, active) = (self.vms.len(), self.active());
+        self.shared.hub.counts.frames(hot, active);
         self.write();
         let mono = self.shared.clock.monotonic_ms();
         if self.shared.options.drive == Drive::Automatic {
@@ -655,7 +656,7 @@ impl Core {
             let threads = self.threads;
             let _ = tokio::task::spawn_blocking(move || threads.join()).await;
             self.shared.stop.cancel();
-            self.shared.hub.counts.hot_frames(0);
+            self.shared.hub.counts.frames(0, 0);
             self.shared.hub.close();
             for done in draining.done {
                 let _ = done.send(());

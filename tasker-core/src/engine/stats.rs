@@ -40,6 +40,7 @@ pub(crate) struct Counts {
     calls_unknown: AtomicU64,
     calls_in_flight: AtomicU64,
     hot_frames: AtomicU64,
+    active_frames: AtomicU64,
     runs_completed: AtomicU64,
     runs_failed: AtomicU64,
     runs_cancelled: AtomicU64,
@@ -78,9 +79,15 @@ impl Counts {
         self.turns.fetch_add(committed as u64, Ordering::Relaxed);
     }
 
-    /// So many VMs are in memory now.
-    pub(crate) fn hot_frames(&self, now: usize) {
-        self.hot_frames.store(now as u64, Ordering::Relaxed);
+    /// So many VMs are in memory now, and so many frames do not merely wait.
+    pub(crate) fn frames(&self, hot: usize, active: usize) {
+        self.hot_frames.store(hot as u64, Ordering::Relaxed);
+        self.active_frames.store(active as u64, Ordering::Relaxed);
+    }
+
+    /// Whether any frame does not merely wait.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.active_frames.load(Ordering::Relaxed) > 0
     }
 
     /// A call is asked until the answer is dropped.
