@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 use support::{sound, until};
+use tasker_core::adaptor::{FaultAction, FaultStorage};
 use tasker_core::testing::{Stub, TestClock, TestEngine};
 use tasker_core::{
     BlockedReason, Drive, EngineError, Json, MemoryStorage, MethodPolicy, Processed, RetryPolicy,
@@ -462,6 +463,41 @@ async fn the_trace_outlives_the_rows() {
     assert!(after.contains("svc.fails failed"), "{after}");
     assert!(after.contains("task inner completed"), "{after}");
     assert!(after.contains("   └─ svc.step completed"), "{after}");
+    sound(&test).await;
+}
+
+#[tokio::test]
+async fn what_has_just_ended_is_cleaned_after_the_rush() {
+    let faults = FaultStorage::over(Arc::new(MemoryStorage::new()));
+    let control = faults.control().clone();
+    let test = TestEngine::on(Arc::new(faults), TestClock::default())
+        .stub(&Stub::new("svc"))
+        .with(|b| b.keep_rows_ms(0))
+        .start()
+        .await;
+    test.publish(SUM, "sum").await;
+    // A turn whose commit does not end keeps its frame at work.
+    control.on_next("commit", FaultAction::Delay);
+    let busy = test.submit("sum", &()).await;
+    until(|| control.delayed() == 1).await;
+    let ended = test.submit("sum", &()).await;
+    ended.outcome().await.unwrap();
+    let rounds = || {
+        let methods = control.methods();
+        methods.iter().filter(|name| **name == "compact").count()
+    };
+    let clean = async |millis| {
+        let before = rounds();
+        test.clock().advance(millis);
+        until(|| rounds() > before).await;
+        test.storage().stack_runs(ended.id()).await.unwrap().len()
+    };
+    assert!(clean(9_000).await > 0, "rows were deleted during the rush");
+    assert_eq!(clean(2_000).await, 0, "rows are left after ten seconds");
+    control.release();
+    busy.outcome().await.unwrap();
+    assert_eq!(clean(1_000).await, 0);
+    assert_eq!(test.storage().stack_runs(busy.id()).await.unwrap().len(), 0);
     sound(&test).await;
 }
 
