@@ -29,6 +29,12 @@ pub struct Figure {
 /// Turns a commit at which a floor of storage has to show that it is one.
 pub const BATCH_OF_FLOOR: usize = 256;
 
+/// The middle one of what rounds measured; 0 of none.
+pub fn median(mut seen: Vec<f64>) -> f64 {
+    seen.sort_by(f64::total_cmp);
+    seen.get(seen.len() / 2).copied().unwrap_or_default()
+}
+
 /// What a figure should be.
 #[derive(Clone, Copy, Debug)]
 pub enum Goal {

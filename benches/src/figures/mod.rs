@@ -30,7 +30,7 @@ pub type Problem = Box<dyn std::error::Error + Send + Sync>;
 pub enum Size {
     /// As the goals are written.
     Full,
-    /// A twentieth: shows that the figure works.
+    /// A twentieth, once: shows that the figure works.
     Quick,
 }
 
@@ -40,6 +40,14 @@ impl Size {
         match self {
             Self::Full => full,
             Self::Quick => (full / 20).max(1),
+        }
+    }
+
+    /// How often a figure and its floor are taken in turn; the median of each counts.
+    pub fn rounds(self) -> u32 {
+        match self {
+            Self::Full => 3,
+            Self::Quick => 1,
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{Problem, Size};
 use crate::clock::Stopwatch;
-use crate::figure::{Figure, Goal};
+use crate::figure::{Figure, Goal, median};
 
 const LONG: &str = "module.exports = async function long({ calls }, { tools }) {
     let n = 0;
@@ -61,13 +61,18 @@ pub async fn recover_5k(size: Size) -> Result<Figure, Problem> {
     asked.recv().await.ok_or("the service is gone")?;
     first.shutdown_within(100).await?;
     drop(first);
-    let floor = child("--read-rows", &path).await?;
-    let value = child("--recover", &path).await?;
-    let floor = floor + f64::from(calls) * REPLAY_US / 1e3;
+    let (mut values, mut floors) = (Vec::new(), Vec::new());
+    for round in 0..size.rounds() {
+        // Each takes up a copy of the file as the first engine has left it.
+        let copy = folder.path().join(format!("copy_{round}.db"));
+        std::fs::copy(&path, &copy)?;
+        floors.push(child("--read-rows", &copy).await? + f64::from(calls) * REPLAY_US / 1e3);
+        values.push(child("--recover", &copy).await?);
+    }
     Ok(Figure::new(
         "recover_5k",
-        (value, "ms"),
-        floor,
+        (median(values), "ms"),
+        median(floors),
         Goal::AtMost(2.0, "at most 2 times process start + rows + 3 us a call"),
         format!("{calls} recorded calls"),
     ))

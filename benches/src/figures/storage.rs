@@ -8,7 +8,7 @@ use tasker_adaptor_sqlite::SqliteStorage;
 use super::bench::Bench;
 use super::{Problem, Size};
 use crate::clock::Stopwatch;
-use crate::figure::{BATCH_OF_FLOOR, Figure, Goal};
+use crate::figure::{BATCH_OF_FLOOR, Figure, Goal, median};
 use crate::floor::Floor;
 
 /// Below this many steps a second at [`BATCH_OF_FLOOR`] turns a commit the floor is no floor: half of what a machine of this kind does.
@@ -64,29 +64,38 @@ async fn chain(
     goal: Goal,
 ) -> Result<(Figure, f64), Problem> {
     let runs = size.of(runs);
-    let bench = OnFile::start().await?;
-    let before = bench.meter.commits();
-    let watch = Stopwatch::start();
-    bench
-        .runs("chain", &json!({ "calls": calls }), runs)
-        .await?;
-    let (seconds, cpu) = (watch.seconds(), watch.cpu_seconds());
-    let batch = bench.batch_since(before);
-    bench.engine.shutdown().await?;
-
-    let floor_of = |runs, batch| -> Result<f64, Problem> {
-        let mut floor = bench.floor()?;
-        let watch = Stopwatch::start();
-        floor.chains(runs, calls, batch)?;
-        Ok(f64::from(runs) * f64::from(calls) / watch.seconds())
-    };
-    let floor = floor_of(runs, batch.round() as usize)?;
     let steps = f64::from(runs) * f64::from(calls);
-    let cpu = cpu * 1e6 / steps;
+    let (mut seconds, mut cpu, mut batches) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut floors, mut at_256) = (Vec::new(), 0.0_f64);
+    for _ in 0..size.rounds() {
+        let bench = OnFile::start().await?;
+        let before = bench.meter.commits();
+        let watch = Stopwatch::start();
+        bench
+            .runs("chain", &json!({ "calls": calls }), runs)
+            .await?;
+        seconds.push(watch.seconds());
+        cpu.push(watch.cpu_seconds() * 1e6 / steps);
+        let batch = bench.batch_since(before);
+        batches.push(batch);
+        bench.engine.shutdown().await?;
+
+        let floor_of = |runs, batch| -> Result<f64, Problem> {
+            let mut floor = bench.floor()?;
+            let watch = Stopwatch::start();
+            floor.chains(runs, calls, batch)?;
+            Ok(f64::from(runs) * f64::from(calls) / watch.seconds())
+        };
+        floors.push(floor_of(runs, batch.round() as usize)?);
+        if size == Size::Full {
+            at_256 = at_256.max(floor_of(size.of(20_000) / calls, BATCH_OF_FLOOR)?);
+        }
+    }
+    let (seconds, cpu, batch) = (median(seconds), median(cpu), median(batches));
     let figure = Figure::new(
         name,
         (steps / seconds, "steps/s"),
-        floor,
+        median(floors),
         goal,
         format!(
             "{runs} runs x {calls} calls in {seconds:.2} s, {cpu:.1} us CPU a step, {batch:.0} turns a commit"
@@ -94,32 +103,32 @@ async fn chain(
     );
     Ok(match size {
         Size::Quick => (figure, cpu),
-        Size::Full => {
-            let seen = floor_of(size.of(20_000) / calls, BATCH_OF_FLOOR)?;
-            (figure.unless_suspect(seen, FLOOR_AT_256), cpu)
-        }
+        Size::Full => (figure.unless_suspect(at_256, FLOOR_AT_256), cpu),
     })
 }
 
 /// `latency_sqlite`: one chain of 1,000 calls alone, beside one bare one-row commit a step.
 pub async fn latency_sqlite(size: Size) -> Result<Figure, Problem> {
     let calls = size.of(1_000);
-    let bench = OnFile::start().await?;
-    let watch = Stopwatch::start();
-    bench.runs("chain", &json!({ "calls": calls }), 1).await?;
-    let value = watch.seconds() * 1e6 / f64::from(calls);
-    bench.engine.shutdown().await?;
+    let (mut values, mut floors) = (Vec::new(), Vec::new());
+    for _ in 0..size.rounds() {
+        let bench = OnFile::start().await?;
+        let watch = Stopwatch::start();
+        bench.runs("chain", &json!({ "calls": calls }), 1).await?;
+        values.push(watch.seconds() * 1e6 / f64::from(calls));
+        bench.engine.shutdown().await?;
 
-    let mut floor = bench.floor()?;
-    let watch = Stopwatch::start();
-    for _ in 0..calls {
-        floor.submit()?;
+        let mut floor = bench.floor()?;
+        let watch = Stopwatch::start();
+        for _ in 0..calls {
+            floor.submit()?;
+        }
+        floors.push(watch.seconds() * 1e6 / f64::from(calls));
     }
-    let floor_value = watch.seconds() * 1e6 / f64::from(calls);
     Ok(Figure::new(
         "latency_sqlite",
-        (value, "us/step"),
-        floor_value,
+        (median(values), "us/step"),
+        median(floors),
         Goal::AtMost(1.5, "at most 1.5 of a bare commit"),
         String::new(),
     ))
@@ -146,8 +155,15 @@ async fn fan(calls: u32) -> Result<(f64, u64, OnFile), Problem> {
 /// `fan_out_10k`: 10,000 parallel calls in one run, beside 1,000.
 pub async fn fan_out_10k(size: Size) -> Result<Figure, Problem> {
     let calls = size.of(10_000);
-    let (few, ..) = fan(calls / 10).await?;
-    let (value, turns, _) = fan(calls).await?;
+    let (mut fews, mut values, mut all_turns) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..size.rounds() {
+        fews.push(fan(calls / 10).await?.0);
+        let (value, turns, _) = fan(calls).await?;
+        values.push(value);
+        all_turns += turns;
+    }
+    let turns = all_turns / u64::from(size.rounds());
+    let (few, value) = (median(fews), median(values));
     Ok(Figure::new(
         "fan_out_10k",
         (value, "ms"),
@@ -160,41 +176,54 @@ pub async fn fan_out_10k(size: Size) -> Result<Figure, Problem> {
 /// `fan_out_1k`: 1,000 parallel calls in one run.
 pub async fn fan_out_1k(size: Size) -> Result<Figure, Problem> {
     let calls = size.of(1_000);
-    let (value, turns, bench) = fan(calls).await?;
+    let (mut values, mut floors, mut all_turns) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..size.rounds() {
+        let (value, turns, bench) = fan(calls).await?;
+        values.push(value);
+        all_turns += turns;
 
-    let mut floor = bench.floor()?;
-    let answers_a_turn = calls.div_ceil(u32::try_from(turns)?);
-    let watch = Stopwatch::start();
-    floor.fan_out(calls, answers_a_turn)?;
-    let floor_value = watch.seconds() * 1e3;
+        let mut floor = bench.floor()?;
+        let answers_a_turn = calls.div_ceil(u32::try_from(turns)?);
+        let watch = Stopwatch::start();
+        floor.fan_out(calls, answers_a_turn)?;
+        floors.push(watch.seconds() * 1e3);
+    }
     Ok(Figure::new(
         "fan_out_1k",
-        (value, "ms"),
-        floor_value,
+        (median(values), "ms"),
+        median(floors),
         Goal::AtMost(3.0, "at most 3 times the floor"),
-        format!("{calls} calls answered in {turns} turns"),
+        format!(
+            "{calls} calls answered in {} turns",
+            all_turns / u64::from(size.rounds())
+        ),
     ))
 }
 
 /// `nested`: 200 parents, each with child and grandchild.
 pub async fn nested(size: Size) -> Result<Figure, Problem> {
     let runs = size.of(200);
-    let bench = OnFile::start().await?;
-    let before = bench.meter.commits();
-    let watch = Stopwatch::start();
-    bench.runs("nest", &json!({ "depth": 2 }), runs).await?;
-    let seconds = watch.seconds();
-    let batch = bench.batch_since(before);
-    bench.engine.shutdown().await?;
+    let (mut seconds, mut batches, mut floors) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..size.rounds() {
+        let bench = OnFile::start().await?;
+        let before = bench.meter.commits();
+        let watch = Stopwatch::start();
+        bench.runs("nest", &json!({ "depth": 2 }), runs).await?;
+        seconds.push(watch.seconds());
+        let batch = bench.batch_since(before);
+        batches.push(batch);
+        bench.engine.shutdown().await?;
 
-    let mut floor = bench.floor()?;
-    let watch = Stopwatch::start();
-    floor.nested(runs, batch.round() as usize)?;
-    let floor_seconds = watch.seconds();
+        let mut floor = bench.floor()?;
+        let watch = Stopwatch::start();
+        floor.nested(runs, batch.round() as usize)?;
+        floors.push(watch.seconds());
+    }
+    let (seconds, batch) = (median(seconds), median(batches));
     Ok(Figure::new(
         "nested",
         (f64::from(runs) / seconds, "runs/s"),
-        f64::from(runs) / floor_seconds,
+        f64::from(runs) / median(floors),
         Goal::AtLeast(0.4, "at least 0.4 of the floor"),
         format!("{:.0} ms, {batch:.0} turns a commit", seconds * 1e3),
     ))
