@@ -7,13 +7,15 @@ use tasker_adaptor::{Json, MadeKind, NewStackRun, StackStatus, TurnCommit};
 use uuid::Uuid;
 
 use super::locks::LockedRow;
-use super::status::{CANCEL_ROWS, CANCEL_RUN_ROWS, CANCEL_SLEEPERS, END_RUNS, WAKE, has_unread};
-use crate::session::{Session, Step, ints, longs, texts, uuids};
+use super::status::{
+    CANCEL_ROWS, CANCEL_RUN_ROWS, CANCEL_SLEEPERS, END_RUNS, LET_GO, WAKE, has_unread,
+};
+use crate::session::{Session, Step, bools, ints, longs, texts, uuids};
 use crate::text;
 
 const DELIVER: &str = "UPDATE tasker.stack_runs s SET status = coalesce(u.status, s.status), outcome = CASE WHEN u.status IS NULL THEN s.outcome ELSE u.outcome END, owner = NULL, delivered_order = u.place, delivered_turn = u.turn, delivered_at = u.time, settled_at = CASE WHEN u.status IS NULL THEN s.settled_at ELSE u.time END FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int4[], $5::int4[], $6::int8[]) AS u(id, status, outcome, place, turn, time) WHERE s.id = u.id";
 
-const MAKE: &str = "INSERT INTO tasker.stack_runs (id, task_run_id, parent_id, kind, seq, depth, status, owner, epoch, attempt, due_at, ready_at, priority, service, path, args, version, outcome, created_at, started_at, settled_at, policy) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::int4[], $6::int4[], $7::text[], $8::uuid[], $9::int4[], $10::int4[], $11::int8[], $12::int8[], $13::int4[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::int8[], $20::int8[], $21::int8[], $22::text[])";
+const MAKE: &str = "INSERT INTO tasker.stack_runs (id, task_run_id, parent_id, kind, seq, depth, status, owner, epoch, attempt, due_at, ready_at, priority, service, path, args, version, outcome, created_at, started_at, settled_at, policy, with_frame) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::int4[], $6::int4[], $7::text[], $8::uuid[], $9::int4[], $10::int4[], $11::int8[], $12::int8[], $13::int4[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::int8[], $20::int8[], $21::int8[], $22::text[], $23::bool[])";
 
 const CONSUME: &str = "UPDATE tasker.signals g SET consumed_by = u.wait FROM unnest($1::uuid[], $2::uuid[]) AS u(id, wait) WHERE g.id = u.id";
 
@@ -40,6 +42,8 @@ pub(super) struct Writes<'a> {
     pub(super) suspended: Frames,
     /// Frames that ended or were given up: nobody waits for their timers and signal waits.
     pub(super) left: (Vec<Uuid>, Vec<i64>),
+    /// Frames without an owner that may have calls under way.
+    pub(super) let_go: Vec<Uuid>,
     pub(super) runs: EndedRuns,
     pub(super) woken: (Vec<Uuid>, Vec<i64>),
     pub(super) cancelled_runs: (Vec<Uuid>, Vec<i64>),
@@ -79,6 +83,7 @@ pub(super) struct Made<'a> {
     starteds: Vec<Option<i64>>,
     settleds: Vec<Option<i64>>,
     policies: Vec<Option<&'a str>>,
+    with_frames: Vec<bool>,
 }
 
 /// What becomes of a made row in the very turn that made it.
@@ -151,6 +156,7 @@ impl<'a> Made<'a> {
             ),
             Birth::Met(payload) => (StackStatus::Completed, None, 0, Some(payload), Some(time)),
         };
+        self.with_frames.push(owner.is_some() && kind == "call");
         self.ids.push(new.id.as_uuid());
         self.runs.push(turn.task_run.as_uuid());
         self.parents.push(turn.frame.as_uuid());
@@ -304,6 +310,9 @@ impl Writes<'_> {
                 vec![uuids(&self.left.0), longs(&self.left.1)],
             ));
         }
+        if !self.let_go.is_empty() {
+            steps.push(session.step(LET_GO, vec![uuids(&self.let_go)]));
+        }
         if !self.runs.ids.is_empty() {
             let r = &self.runs;
             steps.push(session.step(
@@ -391,6 +400,7 @@ impl Made<'_> {
                 longs(&self.starteds),
                 longs(&self.settleds),
                 texts(&self.policies),
+                bools(&self.with_frames),
             ],
         )
     }
