@@ -345,6 +345,11 @@ pub(crate) fn texts<T: ToSql + Sync>(values: &T) -> Param<'_> {
     (values, Type::TEXT_ARRAY)
 }
 
+/// An `int4` parameter.
+pub(crate) fn int<T: ToSql + Sync>(value: &T) -> Param<'_> {
+    (value, Type::INT4)
+}
+
 /// An `int4[]` parameter.
 pub(crate) fn ints<T: ToSql + Sync>(values: &T) -> Param<'_> {
     (values, Type::INT4_ARRAY)
