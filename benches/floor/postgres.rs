@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 const SCHEMA: &str = concat!(
     include_str!("../../tasker-adaptor-postgres/migrations/0001_first.sql"),
-    include_str!("../../tasker-adaptor-postgres/migrations/0002_calls.sql")
+    include_str!("../../tasker-adaptor-postgres/migrations/0002_calls.sql"),
+    include_str!("../../tasker-adaptor-postgres/migrations/0003_hot.sql")
 );
 
 const ARGS: &str = r#"[{"n":7,"text":"a step of a chain"}]"#;
@@ -27,7 +28,7 @@ const CLAIM: &str = "UPDATE stack_runs SET status = 'processing', owner = $2, ep
 const BEGIN_RUNS: &str =
     "UPDATE task_runs SET status = 'processing', started_at = $2 WHERE id = ANY ($1)";
 const DELIVER: &str = "UPDATE stack_runs SET status = 'completed', outcome = $2, owner = NULL, delivered_order = $3, delivered_turn = $3, delivered_at = $4, settled_at = $4 WHERE id = ANY ($1)";
-const MAKE: &str = "INSERT INTO stack_runs (id, task_run_id, parent_id, kind, seq, depth, status, owner, epoch, attempt, ready_at, priority, service, path, args, created_at, started_at) SELECT u.id, u.run, u.parent, 'call', $4, 0, 'processing', $5, 1, 1, $6, 0, 'bench', 'step', $7, $6, $6 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS u(id, run, parent)";
+const MAKE: &str = "INSERT INTO stack_runs (id, task_run_id, parent_id, kind, seq, depth, status, owner, epoch, attempt, ready_at, priority, service, path, args, created_at, started_at, with_frame) SELECT u.id, u.run, u.parent, 'call', $4, 0, 'processing', $5, 1, 1, $6, 0, 'bench', 'step', $7, $6, $6, true FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS u(id, run, parent)";
 const SUSPEND: &str = "UPDATE stack_runs SET status = 'suspended_waiting_child', ready_at = $4, turn = $2, made_count = $2, delivered_count = $3, started_at = coalesce(started_at, $4) WHERE id = ANY ($1)";
 const END: &str = "UPDATE stack_runs SET status = 'completed', outcome = $2, owner = NULL, turn = $3, delivered_count = $3, settled_at = $4 WHERE id = ANY ($1)";
 const END_RUNS: &str =

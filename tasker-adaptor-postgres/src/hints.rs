@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::error::from_driver;
 use crate::options::connect_listener;
 use crate::schema::Schema;
-use crate::session::{Patience, Session};
+use crate::session::{Keeps, Patience, Session};
 
 /// Hints that a slow reader may leave unread before it gets `Any` for all of them.
 const INBOX: usize = 1_024;
@@ -183,7 +183,7 @@ async fn send_all(
             payloads = vec![encode(&own, Hint::Any)];
         }
         let sent = async {
-            let mut session = Session::open(&pool, &schema, &patience, false).await?;
+            let mut session = Session::open(&pool, &schema, &patience, Keeps::Nothing).await?;
             session
                 .query(
                     NOTIFY_ONLY,
@@ -303,7 +303,7 @@ pub(crate) async fn hears(
             .batch_execute(&listen_statement(&channel))
             .await
             .map_err(from_driver)?;
-        let mut session = Session::open(pool, schema, patience, false).await?;
+        let mut session = Session::open(pool, schema, patience, Keeps::Nothing).await?;
         let payloads = vec![String::from("probe")];
         session
             .query(

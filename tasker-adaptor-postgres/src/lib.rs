@@ -44,7 +44,7 @@ pub use options::{Pooler, PostgresOptions};
 
 use crate::hints::{Hub, HubParts};
 use crate::schema::Schema;
-use crate::session::{Param, Patience, Session};
+use crate::session::{Keeps, Param, Patience, Session};
 use crate::store::gather::Gathering;
 
 /// How often a transaction that lost against another is tried again before the caller hears of it.
@@ -61,8 +61,8 @@ struct Inner {
     leases: Pool,
     schema: Arc<Schema>,
     patience: Arc<Patience>,
-    /// Statements have names: there is no transaction pooler in between.
-    named: bool,
+    /// What the connections of the pool keep.
+    keeps: Keeps,
     /// Submits on their way together.
     gathering: Arc<Gathering>,
     hub: Hub,
@@ -72,7 +72,7 @@ impl std::fmt::Debug for PostgresStorage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PostgresStorage")
             .field("schema", &self.inner.schema.name())
-            .field("behind_pooler", &!self.inner.named)
+            .field("behind_pooler", &self.is_behind_pooler())
             .field("pool", &self.inner.pool.status())
             .finish()
     }
@@ -113,7 +113,7 @@ impl PostgresStorage {
 
     /// Whether the adaptor found, or was told of, a transaction pooler before the server.
     pub fn is_behind_pooler(&self) -> bool {
-        !self.inner.named
+        self.inner.keeps == Keeps::Nothing
     }
 
     /// Submits runs inside the caller's own transaction: they exist when it commits, and never if it does not.
@@ -172,6 +172,11 @@ impl PostgresStorage {
             // Without a listener there is nothing to find out with: unnamed statements work everywhere.
             (Pooler::On, _) | (Pooler::Auto, None) => false,
         };
+        let keeps = match (is_direct, options.owns_pool()) {
+            (false, _) => Keeps::Nothing,
+            (true, false) => Keeps::Statements,
+            (true, true) => Keeps::Settings,
+        };
         let hub = Hub::start(HubParts {
             pool: pool.clone(),
             schema: Arc::clone(&schema),
@@ -186,7 +191,7 @@ impl PostgresStorage {
                 leases,
                 schema,
                 patience,
-                named: is_direct,
+                keeps,
                 gathering: Arc::default(),
                 hub,
             }),
@@ -194,12 +199,8 @@ impl PostgresStorage {
     }
 
     pub(crate) async fn session(&self) -> Result<Session, StorageError> {
-        self.session_of(&self.inner.pool).await
-    }
-
-    async fn session_of(&self, pool: &Pool) -> Result<Session, StorageError> {
         let inner = &self.inner;
-        Session::open(pool, &inner.schema, &inner.patience, inner.named).await
+        Session::open(&inner.pool, &inner.schema, &inner.patience, inner.keeps).await
     }
 
     /// A statement about a lease, on a connection that no commit holds. It does not wait long: a heartbeat that is stuck on a
@@ -211,7 +212,14 @@ impl PostgresStorage {
     ) -> Result<Vec<Row>, StorageError> {
         let patience = self.inner.patience.heartbeat();
         let asked = async {
-            let mut session = self.session_of(&self.inner.leases).await?;
+            let inner = &self.inner;
+            let mut session = Session::open(
+                &inner.leases,
+                &inner.schema,
+                &inner.patience,
+                Keeps::Nothing,
+            )
+            .await?;
             session.query(sql, params).await
         };
         tokio::time::timeout(patience, asked)

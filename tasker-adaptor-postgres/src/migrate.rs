@@ -25,10 +25,15 @@ const MIGRATIONS: &[Migration] = &[
         name: "0002_calls",
         sql: include_str!("../migrations/0002_calls.sql"),
     },
+    Migration {
+        version: 3,
+        name: "0003_hot",
+        sql: include_str!("../migrations/0003_hot.sql"),
+    },
 ];
 
 /// The newest schema that this build knows.
-pub(crate) const NEWEST: u32 = 2;
+pub(crate) const NEWEST: u32 = 3;
 
 /// What stands around the migrations: the schema, the list of what was applied.
 const SCHEMA: &str = "CREATE SCHEMA IF NOT EXISTS $schema$;\n";

@@ -182,6 +182,11 @@ impl PostgresOptions {
         PostgresStorage::start(self).await
     }
 
+    /// Nobody else uses the connections.
+    pub(crate) fn owns_pool(&self) -> bool {
+        matches!(self.source, Source::Url(_))
+    }
+
     pub(crate) fn connections(&self) -> Result<Connections, StorageError> {
         match &self.source {
             Source::Url(url) => self.connections_to(url),

@@ -17,12 +17,21 @@ use tokio_postgres::{Error, Row, Statement};
 use crate::error::{from_driver, from_pool};
 use crate::schema::Schema;
 
-/// Settings of a transaction, for this one only, so that they mean the same behind a pooler.
+/// Settings of a transaction on a connection that is not only ours: for this one only, so that they mean the same behind a pooler.
 ///
 /// A plan is kept with its statement for as long as the connection lives: one that was made while the tables were small
-/// must not read them from end to end when they are large. And a transaction whose client fell silent between two trips
+/// must not read them from end to end when they are large. It serves any parameters: to plan for the arrays of each batch anew
+/// takes longer than some of the statements. And a transaction whose client fell silent between two trips
 /// (its cable was pulled, its machine stands still) must not keep its locks: others wait for them, the reaper too.
-const SETTINGS: &str = "SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true), set_config('idle_in_transaction_session_timeout', $1::int4::text, true)";
+const SETTINGS: &str = "SELECT set_config('enable_seqscan', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true), set_config('idle_in_transaction_session_timeout', $1::int4::text, true)";
+
+/// The same for a connection that is only ours, once.
+const OWN_SETTINGS: &str =
+    "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan; SET jit = off";
+
+/// What is left to say for a transaction there.
+const SILENCE: &str =
+    "SELECT set_config('idle_in_transaction_session_timeout', $1::int4::text, true)";
 
 /// A parameter with its type.
 pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -31,6 +40,19 @@ pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 pub(crate) struct Step<'a> {
     sql: Arc<str>,
     params: Vec<Param<'a>>,
+    /// Its plan is the right one however large the tables are.
+    lasting: bool,
+}
+
+/// What a connection may keep from one use to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    /// Nothing: a transaction pooler stands in between.
+    Nothing,
+    /// Statements: others use the connection too.
+    Statements,
+    /// Statements and settings: it is ours.
+    Settings,
 }
 
 /// How long the two sides wait for each other.
@@ -72,9 +94,9 @@ pub(crate) struct Session {
     object: Option<Object>,
     schema: Arc<Schema>,
     patience: Arc<Patience>,
-    /// Statements of transactions by name, parsed and planned once a connection; not behind a transaction pooler.
-    /// Single statements have no name: they are planned for the tables as they are at each call.
-    named: bool,
+    /// Statements of transactions have names, and are parsed and planned once a connection; not behind a transaction pooler.
+    /// Single statements have none, but for [`Session::find`]: they are planned for the tables as they are at each call.
+    keeps: Keeps,
     in_transaction: bool,
     /// A trip has begun and not ended.
     under_way: bool,
@@ -85,14 +107,14 @@ impl Session {
         pool: &Pool,
         schema: &Arc<Schema>,
         patience: &Arc<Patience>,
-        named: bool,
+        keeps: Keeps,
     ) -> Result<Self, StorageError> {
         let object = pool.get().await.map_err(from_pool)?;
         Ok(Self {
             object: Some(object),
             schema: Arc::clone(schema),
             patience: Arc::clone(patience),
-            named,
+            keeps,
             in_transaction: false,
             under_way: false,
         })
@@ -103,7 +125,20 @@ impl Session {
         Step {
             sql: self.schema.sql(sql),
             params,
+            lasting: false,
         }
+    }
+
+    /// One statement that reads by a key: where the connection is ours it is planned once.
+    pub(crate) async fn find(
+        &mut self,
+        sql: &'static str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, StorageError> {
+        let mut step = self.step(sql, params.to_vec());
+        step.lasting = true;
+        let mut answers = self.pipeline(vec![step]).await?;
+        Ok(answers.pop().unwrap_or_default())
     }
 
     /// One statement.
@@ -124,9 +159,14 @@ impl Session {
     ) -> Result<Vec<Vec<Row>>, StorageError> {
         self.in_transaction = true;
         let silence = self.patience.silence_ms();
+        let settings = match self.keeps {
+            Keeps::Settings => SILENCE,
+            Keeps::Statements | Keeps::Nothing => SETTINGS,
+        };
         let settings = Step {
-            sql: SETTINGS.into(),
+            sql: settings.into(),
             params: vec![(&silence, Type::INT4)],
+            lasting: false,
         };
         steps.splice(0..0, [bare("BEGIN"), settings]);
         let mut answers = self.pipeline(steps).await?;
@@ -165,15 +205,18 @@ impl Session {
         let mut steps = vec![bare(
             "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY",
         )];
+        // Queries of the audit read whole tables, unlike all others.
+        steps.push(bare("SET LOCAL enable_seqscan = on"));
         steps.push(Step {
             sql: format!("SET LOCAL search_path TO {schema}").into(),
             params: Vec::new(),
+            lasting: false,
         });
         steps.extend(queries.map(bare));
         // It reads all rows of all open runs: as long as that takes.
         let mut answers = self.trip(steps, Duration::MAX).await?;
         self.rollback().await?;
-        Ok(answers.split_off(2))
+        Ok(answers.split_off(3))
     }
 
     /// Sends all, then reads all.
@@ -194,7 +237,7 @@ impl Session {
             return Err(crate::error::unavailable("the connection was given up"));
         };
         self.under_way = true;
-        let answers = send(object, &steps, self.named && self.in_transaction);
+        let answers = send(object, &steps, self.keeps, self.in_transaction);
         let outcome = tokio::time::timeout(patience, answers).await;
         self.under_way = false;
         let Ok(outcome) = outcome else {
@@ -241,13 +284,28 @@ fn bare(sql: &'static str) -> Step<'static> {
     Step {
         sql: sql.into(),
         params: Vec::new(),
+        lasting: false,
     }
 }
 
-async fn send(object: &Object, steps: &[Step<'_>], named: bool) -> Result<Vec<Vec<Row>>, Error> {
+async fn send(
+    object: &Object,
+    steps: &[Step<'_>],
+    keeps: Keeps,
+    in_transaction: bool,
+) -> Result<Vec<Vec<Row>>, Error> {
+    // What has no statement yet is new.
+    if keeps == Keeps::Settings && object.statement_cache.size() == 0 {
+        object.batch_execute(OWN_SETTINGS).await?;
+    }
     let mut statements: Vec<Option<Statement>> = Vec::with_capacity(steps.len());
     for step in steps {
         // All are parsed before the first is sent: a statement that had to wait for its name would be overtaken.
+        let named = match keeps {
+            Keeps::Nothing => false,
+            Keeps::Statements => in_transaction,
+            Keeps::Settings => in_transaction || step.lasting,
+        };
         statements.push(if named && !step.params.is_empty() {
             let types: Vec<Type> = step.params.iter().map(|(_, kind)| kind.clone()).collect();
             Some(object.prepare_typed_cached(&step.sql, &types).await?)
@@ -287,6 +345,11 @@ pub(crate) fn text<T: ToSql + Sync>(value: &T) -> Param<'_> {
 /// A `text[]` parameter.
 pub(crate) fn texts<T: ToSql + Sync>(values: &T) -> Param<'_> {
     (values, Type::TEXT_ARRAY)
+}
+
+/// An `int4` parameter.
+pub(crate) fn int<T: ToSql + Sync>(value: &T) -> Param<'_> {
+    (value, Type::INT4)
 }
 
 /// An `int4[]` parameter.

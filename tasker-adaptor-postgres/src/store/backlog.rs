@@ -18,9 +18,9 @@ macro_rules! ready {
             $ready!("s"),
             " ORDER BY s.priority DESC LIMIT 1) UNION ALL SELECT (SELECT s.priority FROM tasker.stack_runs s WHERE ",
             $ready!("s"),
-            " AND s.priority < steps.priority ORDER BY s.priority DESC LIMIT 1) FROM steps WHERE steps.priority IS NOT NULL) SELECT count(*), min(c.ready_at) FROM (SELECT t.ready_at FROM (SELECT priority FROM steps WHERE priority IS NOT NULL) p CROSS JOIN LATERAL (SELECT s.ready_at FROM tasker.stack_runs s WHERE ",
+            " AND s.priority < steps.priority ORDER BY s.priority DESC LIMIT 1) FROM steps WHERE steps.priority IS NOT NULL) SELECT count(*), min(c.ready) FROM (SELECT t.ready FROM (SELECT priority FROM steps WHERE priority IS NOT NULL) p CROSS JOIN LATERAL (SELECT s.ready FROM tasker.stack_runs s WHERE ",
             $ready!("s"),
-            " AND s.priority = p.priority AND s.ready_at <= $1 ORDER BY s.ready_at, s.id LIMIT $2) t LIMIT $2) c"
+            " AND s.priority = p.priority AND s.ready <= $1 ORDER BY s.ready, s.id LIMIT $2) t LIMIT $2) c"
         )
     };
 }

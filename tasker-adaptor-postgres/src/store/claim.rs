@@ -11,7 +11,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::locks::{self, Locked};
-use super::status::{FOLLOW_ROOTS, has_unread, status_from_children};
+use super::status::{FOLLOW_ROOTS, LET_GO, has_unread, status_from_children};
 use super::tidy::tidy;
 use crate::PostgresStorage;
 use crate::row::{
@@ -22,14 +22,7 @@ use crate::session::{Session, long, text, uuid, uuids};
 /// A frame that anybody may claim.
 macro_rules! ready_frame {
     ($s:literal) => {
-        concat!(
-            $s,
-            ".kind = 'frame' AND ",
-            $s,
-            ".status IN ('pending', 'pending_resume') AND ",
-            $s,
-            ".owner IS NULL"
-        )
+        concat!($s, ".kind = 'frame' AND ", $s, ".ready IS NOT NULL")
     };
 }
 
@@ -38,7 +31,7 @@ pub(super) use ready_frame;
 /// A call that anybody may claim.
 macro_rules! ready_call {
     ($s:literal) => {
-        concat!($s, ".kind = 'call' AND ", $s, ".status = 'pending'")
+        concat!($s, ".kind = 'call' AND ", $s, ".ready IS NOT NULL")
     };
 }
 
@@ -59,9 +52,9 @@ macro_rules! ready_rows {
             $ready!("s"),
             " ORDER BY s.priority DESC LIMIT 1) UNION ALL SELECT (SELECT s.priority FROM tasker.stack_runs s WHERE ",
             $ready!("s"),
-            " AND s.priority < steps.priority ORDER BY s.priority DESC LIMIT 1) FROM steps WHERE steps.priority IS NOT NULL), taken AS MATERIALIZED (SELECT t.id, t.priority, t.ready_at FROM (SELECT priority FROM steps WHERE priority IS NOT NULL) p CROSS JOIN LATERAL (SELECT s.id, s.priority, s.ready_at FROM tasker.stack_runs s JOIN tasker.task_runs r ON r.id = s.task_run_id WHERE ",
+            " AND s.priority < steps.priority ORDER BY s.priority DESC LIMIT 1) FROM steps WHERE steps.priority IS NOT NULL), taken AS MATERIALIZED (SELECT t.id FROM (SELECT priority FROM steps WHERE priority IS NOT NULL) p CROSS JOIN LATERAL (SELECT s.id FROM tasker.stack_runs s JOIN tasker.task_runs r ON r.id = s.task_run_id WHERE ",
             $ready!("s"),
-            " AND s.priority = p.priority AND s.ready_at <= $1 AND r.status <> 'cancelled' ORDER BY s.ready_at, s.id LIMIT $2 FOR UPDATE OF s SKIP LOCKED FOR ",
+            " AND s.priority = p.priority AND s.ready <= $1 AND r.status <> 'cancelled' ORDER BY s.ready, s.id LIMIT $2 FOR UPDATE OF s SKIP LOCKED FOR ",
             $lock,
             " OF r SKIP LOCKED) t WHERE ",
             live_worker!(),
@@ -77,7 +70,7 @@ const TAKE_FRAMES: &str = concat!(
 
 const TAKE_CALLS: &str = concat!(
     ready_rows!(ready_call, "KEY SHARE"),
-    "UPDATE tasker.stack_runs s SET status = 'processing', owner = $3, epoch = s.epoch + 1, attempt = s.attempt + 1, started_at = $1 FROM taken WHERE s.id = taken.id RETURNING s.id"
+    "UPDATE tasker.stack_runs s SET status = 'processing', owner = $3, with_frame = false, epoch = s.epoch + 1, attempt = s.attempt + 1, started_at = $1 FROM taken WHERE s.id = taken.id RETURNING s.id"
 );
 
 const TAKE_FRAME: &str = concat!(
@@ -93,7 +86,7 @@ const TAKE_CALL: &str = concat!(
     ready_call!("s"),
     " AND (s.due_at IS NULL OR s.due_at <= $1) AND r.status <> 'cancelled' AND ",
     live_worker!(),
-    " LIMIT $2 FOR UPDATE OF s SKIP LOCKED FOR KEY SHARE OF r SKIP LOCKED) UPDATE tasker.stack_runs s SET status = 'processing', owner = $3, epoch = s.epoch + 1, attempt = s.attempt + 1, started_at = $1 FROM taken WHERE s.id = taken.id RETURNING s.id"
+    " LIMIT $2 FOR UPDATE OF s SKIP LOCKED FOR KEY SHARE OF r SKIP LOCKED) UPDATE tasker.stack_runs s SET status = 'processing', owner = $3, with_frame = false, epoch = s.epoch + 1, attempt = s.attempt + 1, started_at = $1 FROM taken WHERE s.id = taken.id RETURNING s.id"
 );
 
 /// Runs of the root frames among $1 begin, at $2.
@@ -314,8 +307,9 @@ pub(super) async fn reload(
     let moved = session.query(RELOAD, &[uuid(&id)]).await?;
     let taken: bool = moved.first().is_some_and(|row| row.get(0));
     if !taken {
+        let let_go = session.step(LET_GO, vec![uuids(&ids)]);
         let follow = session.step(FOLLOW_ROOTS, vec![uuids(&ids)]);
-        session.commit(vec![follow]).await?;
+        session.commit(vec![let_go, follow]).await?;
         return Ok(None);
     }
     let mut claimed = read_taken(storage, &mut session, &ids, now, true, claimed_frame).await?;

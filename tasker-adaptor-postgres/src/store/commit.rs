@@ -23,8 +23,8 @@ use crate::text;
 
 type Answer = Result<TurnReceipt, CommitRefused>;
 
-/// Frames of $1 that have an open or unread child beside $2.
-const HAS_MORE: &str = "SELECT DISTINCT c.parent_id FROM tasker.stack_runs c WHERE c.parent_id = ANY ($1) AND c.delivered_order IS NULL AND c.status <> 'cancelled' AND c.id <> ALL ($2)";
+/// Frames of $1 that have an open or unread child beside $2. From the last child back: of many that were made, the first are answered first.
+const HAS_MORE: &str = "SELECT f.id FROM tasker.stack_runs f CROSS JOIN LATERAL (SELECT 1 FROM tasker.stack_runs c WHERE c.task_run_id = f.task_run_id AND c.parent_id = f.id AND c.delivered_order IS NULL AND c.status <> 'cancelled' AND c.id <> ALL ($2) ORDER BY c.seq DESC LIMIT 1) c WHERE f.id = ANY ($1)";
 
 const STATUSES: &str = "SELECT id, status FROM tasker.stack_runs WHERE id = ANY ($1)";
 
@@ -408,6 +408,7 @@ impl<'a> Batch<'a> {
                 writes.dropped.1.push(time);
                 writes.left.0.push(dropped.as_uuid());
                 writes.left.1.push(time);
+                writes.let_go.push(dropped.as_uuid());
                 self.untidy_if_blocked(run, time);
             }
         }
@@ -438,6 +439,9 @@ impl<'a> Batch<'a> {
         frames.mades.push(counts.0);
         frames.delivereds.push(counts.1);
         frames.times.push(time);
+        if !matches!(turn.next, FrameNext::Suspended) && counts.0 > counts.1 {
+            writes.let_go.push(frame.id);
+        }
         let end = match &turn.next {
             FrameNext::Suspended => return,
             FrameNext::Blocked(reason) => {

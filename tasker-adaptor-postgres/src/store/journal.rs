@@ -14,12 +14,12 @@ const LOAD: &str = concat!(
     stack_columns!(),
     " FROM tasker.stack_runs s WHERE s.id = $1 UNION ALL (SELECT ",
     stack_columns!(),
-    " FROM tasker.stack_runs s WHERE s.parent_id = $1 ORDER BY s.seq)"
+    " FROM tasker.stack_runs s WHERE s.task_run_id = (SELECT f.task_run_id FROM tasker.stack_runs f WHERE f.id = $1) AND s.parent_id = $1 ORDER BY s.seq)"
 );
 const UNREAD: &str = concat!(
     "SELECT ",
     stack_columns!(),
-    " FROM tasker.stack_runs s WHERE s.parent_id = $1 AND s.delivered_order IS NULL AND s.status <> 'cancelled' AND s.status IN ('completed', 'failed') ORDER BY s.seq"
+    " FROM tasker.stack_runs s WHERE s.parent_id = $1 AND s.mark = 'unread' ORDER BY s.seq"
 );
 const ONE: &str = concat!(
     "SELECT ",
@@ -38,7 +38,7 @@ impl Journal for PostgresStorage {
         let rows = self
             .session()
             .await?
-            .query(LOAD, &[uuid(&frame.as_uuid())])
+            .find(LOAD, &[uuid(&frame.as_uuid())])
             .await?;
         let mut found = None;
         let mut children = Vec::with_capacity(rows.len());
@@ -58,7 +58,7 @@ impl Journal for PostgresStorage {
         let rows = self
             .session()
             .await?
-            .query(UNREAD, &[uuid(&frame.as_uuid())])
+            .find(UNREAD, &[uuid(&frame.as_uuid())])
             .await?;
         rows.iter().map(stack_run).collect()
     }
@@ -76,7 +76,7 @@ impl Journal for PostgresStorage {
         let rows = self
             .session()
             .await?
-            .query(TREE, &[uuid(&run.as_uuid())])
+            .find(TREE, &[uuid(&run.as_uuid())])
             .await?;
         let rows = rows.iter().map(stack_run).collect::<Result<Vec<_>, _>>()?;
         Ok(parents_first(rows))

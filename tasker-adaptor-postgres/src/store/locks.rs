@@ -37,7 +37,7 @@ pub(super) const RUNS_OF_ROWS: &str = "SELECT id, status FROM tasker.task_runs W
 pub(super) const WORKERS: &str = "SELECT id FROM tasker.workers WHERE id = ANY ($1) AND state = 'live' ORDER BY id FOR KEY SHARE";
 
 /// Rows ($1), the parents of some ($2), and the open timers and signal waits below some ($3).
-pub(super) const ROWS: &str = "SELECT s.id, s.task_run_id, s.parent_id, s.kind, s.seq, s.status, s.owner, s.epoch, s.turn, s.made_count, s.delivered_count, s.delivered_order, s.depth, s.priority, s.outcome IS NOT NULL FROM tasker.stack_runs s WHERE s.id = ANY ($1 || ARRAY(SELECT c.parent_id FROM tasker.stack_runs c WHERE c.id = ANY ($2) AND c.parent_id IS NOT NULL) || ARRAY(SELECT t.id FROM tasker.stack_runs t WHERE t.parent_id = ANY ($3) AND t.delivered_order IS NULL AND t.status <> 'cancelled' AND t.kind IN ('timer', 'signal') AND t.status = 'pending')) ORDER BY s.id FOR UPDATE OF s";
+pub(super) const ROWS: &str = "SELECT s.id, s.task_run_id, s.parent_id, s.kind, s.seq, s.status, s.owner, s.epoch, s.turn, s.made_count, s.delivered_count, s.delivered_order, s.depth, s.priority, s.outcome IS NOT NULL FROM tasker.stack_runs s WHERE s.id = ANY ($1 || ARRAY(SELECT c.parent_id FROM tasker.stack_runs c WHERE c.id = ANY ($2) AND c.parent_id IS NOT NULL) || ARRAY(SELECT t.id FROM tasker.stack_runs t WHERE t.parent_id = ANY ($3) AND t.mark = 'asleep')) ORDER BY s.id FOR UPDATE OF s";
 
 /// What decisions need of a locked row.
 #[derive(Clone, Debug)]

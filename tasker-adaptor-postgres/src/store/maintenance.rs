@@ -21,7 +21,7 @@ const TO_CLEAN: &str = "SELECT id FROM tasker.task_runs WHERE folded_at IS NOT N
 const DELETE_SIGNALS: &str = "DELETE FROM tasker.signals WHERE id IN (SELECT id FROM tasker.signals WHERE task_run_id = ANY ($1) LIMIT $2) RETURNING 1";
 const DELETE_ROWS: &str = "DELETE FROM tasker.stack_runs WHERE id IN (SELECT id FROM tasker.stack_runs WHERE task_run_id = ANY ($1) ORDER BY id DESC LIMIT $2) RETURNING 1";
 const CLEANED: &str = "UPDATE tasker.task_runs r SET cleaned = true WHERE r.id = ANY ($1) AND coalesce((SELECT false FROM tasker.stack_runs s WHERE s.task_run_id = r.id LIMIT 1), true) AND coalesce((SELECT false FROM tasker.signals g WHERE g.task_run_id = r.id LIMIT 1), true)";
-const DELETE_DEAD: &str = "DELETE FROM tasker.workers WHERE id IN (SELECT w.id FROM tasker.workers w WHERE w.state = 'dead' AND coalesce((SELECT false FROM tasker.stack_runs s WHERE s.owner = w.id LIMIT 1), true) LIMIT $1) RETURNING 1";
+const DELETE_DEAD: &str = "DELETE FROM tasker.workers WHERE id IN (SELECT w.id FROM tasker.workers w WHERE w.state = 'dead' AND coalesce((SELECT false FROM tasker.stack_runs s WHERE s.held = w.id LIMIT 1), true) LIMIT $1) RETURNING 1";
 
 const OLD: &str = "SELECT r.id FROM unnest($1::text[]) AS w(word) CROSS JOIN LATERAL (SELECT t.id, t.ended_at FROM tasker.task_runs t WHERE t.status = w.word AND t.folded_at IS NOT NULL AND t.ended_at < $2 ORDER BY t.ended_at, t.id LIMIT $3) r ORDER BY r.ended_at, r.id LIMIT $3";
 const DELETE_LOGS_OF: &str = "DELETE FROM tasker.log_lines WHERE task_run_id = ANY ($1)";

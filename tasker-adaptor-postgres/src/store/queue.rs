@@ -14,8 +14,8 @@ use crate::PostgresStorage;
 use crate::row::get;
 use crate::session::uuid;
 
-const OWNED: &str = "SELECT id, kind, status, epoch, task_run_id FROM tasker.stack_runs WHERE owner = $1 ORDER BY id";
-const WOKEN: &str = "SELECT id, kind, status, epoch, task_run_id FROM tasker.stack_runs WHERE owner = $1 AND status = 'pending_resume' ORDER BY id";
+const OWNED: &str = "SELECT s.id, s.kind, s.status, s.epoch, s.task_run_id FROM tasker.stack_runs s WHERE s.held = $1 UNION ALL SELECT c.* FROM tasker.stack_runs f CROSS JOIN LATERAL (SELECT s.id, s.kind, s.status, s.epoch, s.task_run_id FROM tasker.stack_runs s WHERE s.task_run_id = f.task_run_id AND s.parent_id = f.id AND s.with_frame AND s.owner = $1 OFFSET 0) c WHERE f.held = $1 AND f.kind = 'frame' ORDER BY id";
+const WOKEN: &str = "SELECT id, kind, status, epoch, task_run_id FROM tasker.stack_runs WHERE held = $1 AND status = 'pending_resume' ORDER BY id";
 
 #[async_trait]
 impl Queue for PostgresStorage {

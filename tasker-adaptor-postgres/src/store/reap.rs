@@ -10,7 +10,7 @@ use tasker_adaptor::{
 use uuid::Uuid;
 
 use super::locks::{self, Locked, LockedRow};
-use super::status::{FOLLOW_ROOTS, status_from_children};
+use super::status::{FOLLOW_ROOTS, LET_GO, status_from_children};
 use crate::PostgresStorage;
 use crate::row::get;
 use crate::session::{Session, long, uuid, uuids};
@@ -25,9 +25,23 @@ const LOCK_ONE: &str = "SELECT id FROM tasker.workers WHERE id = $1 FOR UPDATE";
 const BURY: &str = "UPDATE tasker.workers SET state = 'dead' WHERE id = ANY ($1)";
 const IS_LIVE: &str = "SELECT 1 FROM tasker.workers WHERE id = $1 AND state = 'live'";
 
+/// The `rows` that a worker holds and the calls that are found through frames among them, at most $1. A call that is cut off here
+/// is let go when its frame is freed, and found by itself the next time.
+macro_rules! held_with_frames {
+    () => {
+        "(SELECT id FROM rows UNION ALL SELECT c.id FROM rows CROSS JOIN LATERAL (SELECT s.id FROM tasker.stack_runs s WHERE s.task_run_id = rows.task_run_id AND s.parent_id = rows.id AND s.with_frame AND s.owner IS NOT NULL OFFSET 0) c WHERE rows.kind = 'frame') LIMIT $1"
+    };
+}
+
 /// Rows whose owner is not live: owners are found by skipping from one to the next, so the rows of the living cost nothing.
-const ORPHANS: &str = "WITH RECURSIVE owners AS ((SELECT owner FROM tasker.stack_runs WHERE owner IS NOT NULL ORDER BY owner LIMIT 1) UNION ALL SELECT (SELECT s.owner FROM tasker.stack_runs s WHERE s.owner > owners.owner ORDER BY s.owner LIMIT 1) FROM owners WHERE owners.owner IS NOT NULL) SELECT o.id FROM (SELECT owner FROM owners WHERE owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM tasker.workers w WHERE w.id = owners.owner AND w.state = 'live')) d CROSS JOIN LATERAL (SELECT s.id FROM tasker.stack_runs s WHERE s.owner = d.owner LIMIT $1) o LIMIT $1";
-const ROWS_OF: &str = "SELECT id FROM tasker.stack_runs WHERE owner = $1 LIMIT $2";
+const ORPHANS: &str = concat!(
+    "WITH RECURSIVE owners AS ((SELECT held FROM tasker.stack_runs WHERE held IS NOT NULL ORDER BY held LIMIT 1) UNION ALL SELECT (SELECT s.held FROM tasker.stack_runs s WHERE s.held > owners.held ORDER BY s.held LIMIT 1) FROM owners WHERE owners.held IS NOT NULL), rows AS MATERIALIZED (SELECT o.* FROM (SELECT held FROM owners WHERE held IS NOT NULL AND NOT EXISTS (SELECT 1 FROM tasker.workers w WHERE w.id = owners.held AND w.state = 'live')) d CROSS JOIN LATERAL (SELECT s.id, s.kind, s.task_run_id FROM tasker.stack_runs s WHERE s.held = d.held LIMIT $1) o LIMIT $1) ",
+    held_with_frames!()
+);
+const ROWS_OF: &str = concat!(
+    "WITH rows AS MATERIALIZED (SELECT id, kind, task_run_id FROM tasker.stack_runs WHERE held = $2 LIMIT $1) ",
+    held_with_frames!()
+);
 
 const FREE_FRAMES: &str = concat!(
     "UPDATE tasker.stack_runs s SET owner = NULL, epoch = s.epoch + 1, attempt = s.attempt + 1, in_doubt = true, ready_at = CASE WHEN s.status = 'pending_resume' THEN s.ready_at ELSE greatest($2, s.due_at) END, status = CASE WHEN s.status = 'blocked' THEN s.status ELSE ",
@@ -120,7 +134,7 @@ pub(super) async fn retire(
         let rows = storage
             .session()
             .await?
-            .query(ROWS_OF, &[uuid(&id), long(&(CHUNK as i64))])
+            .query(ROWS_OF, &[long(&(CHUNK as i64)), uuid(&id)])
             .await?;
         if rows.is_empty() {
             return Ok(());
@@ -187,6 +201,7 @@ async fn free(
     let steps = vec![
         session.step(FREE_FRAMES, vec![uuids(&frames), long(&now)]),
         session.step(FREE_CALLS, vec![uuids(&calls), long(&now), long(&deaths)]),
+        session.step(LET_GO, vec![uuids(&frames)]),
         session.step(FOLLOW_ROOTS, vec![uuids(&frames)]),
     ];
     session.commit(steps).await?;

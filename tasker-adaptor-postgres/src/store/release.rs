@@ -7,7 +7,7 @@ use tasker_adaptor::{
 use uuid::Uuid;
 
 use super::locks::{self, Locked};
-use super::status::{FOLLOW_ROOTS, status_from_children};
+use super::status::{FOLLOW_ROOTS, LET_GO, status_from_children};
 use crate::PostgresStorage;
 use crate::row::get;
 use crate::session::{Session, bools, long, uuids};
@@ -45,6 +45,7 @@ pub(super) async fn frames(
     let now = now.as_millis();
     let steps = vec![
         session.step(PARK, vec![uuids(&parked), long(&now)]),
+        session.step(LET_GO, vec![uuids(&parked)]),
         session.step(FOLLOW_ROOTS, vec![uuids(&parked)]),
     ];
     let moved = session.commit(steps).await?;

@@ -64,7 +64,7 @@ impl RunStore for PostgresStorage {
         let rows = self
             .session()
             .await?
-            .query(RUN, &[uuid(&id.as_uuid())])
+            .find(RUN, &[uuid(&id.as_uuid())])
             .await?;
         rows.first().map(task_run).transpose()
     }

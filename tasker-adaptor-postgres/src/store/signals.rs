@@ -13,7 +13,7 @@ use crate::session::{Session, long, longs, text, texts, uuid, uuids};
 use crate::text as plain;
 
 const KNOWN: &str = "SELECT 1 FROM tasker.signals WHERE id = $1";
-const WAIT: &str = "SELECT id, parent_id FROM tasker.stack_runs WHERE task_run_id = $1 AND kind = 'signal' AND status = 'pending' AND path = $2 ORDER BY created_at, id LIMIT 1";
+const WAIT: &str = "SELECT id, parent_id FROM tasker.stack_runs WHERE task_run_id = $1 AND kind = 'signal' AND mark = 'asleep' AND path = $2 ORDER BY created_at, id LIMIT 1";
 const KEEP: &str = "INSERT INTO tasker.signals (id, task_run_id, name, payload, consumed_by, created_at) VALUES ($1, $2, $3, $4, $5, $6)";
 
 #[async_trait]

@@ -3,10 +3,10 @@
 //! Each is sent after the statement that locks, so that it sees what was committed before the lock was given.
 
 /// The frame `s` has a settled child that it has not been told of. A scalar subquery, which is answered frame by frame:
-/// `EXISTS` may be planned as a hash of all undelivered children of all frames.
+/// `EXISTS` may be planned as a hash of all unread children of all frames.
 macro_rules! has_unread {
     () => {
-        "coalesce((SELECT true FROM tasker.stack_runs c WHERE c.parent_id = s.id AND c.delivered_order IS NULL AND c.status <> 'cancelled' AND c.status IN ('completed', 'failed') LIMIT 1), false)"
+        "coalesce((SELECT true FROM tasker.stack_runs c WHERE c.parent_id = s.id AND c.mark = 'unread' LIMIT 1), false)"
     };
 }
 pub(super) use has_unread;
@@ -30,6 +30,10 @@ pub(super) const WAKE: &str = concat!(
     " RETURNING s.id"
 );
 
+/// Frames $1 have another owner now, or none: who asks their calls is said by the calls. After the statement that lets them go;
+/// whoever else writes such a call holds its frame.
+pub(super) const LET_GO: &str = "UPDATE tasker.stack_runs s SET with_frame = false FROM tasker.stack_runs f WHERE f.id = ANY ($1) AND s.task_run_id = f.task_run_id AND s.parent_id = f.id AND s.with_frame AND s.owner IS NOT NULL";
+
 /// Runs of the root frames among $1 say what their root does, unless they are blocked or ended.
 pub(super) const FOLLOW_ROOTS: &str = "UPDATE tasker.task_runs r SET status = CASE WHEN f.owner IS NOT NULL THEN 'processing' WHEN f.turn > 0 THEN 'suspended' ELSE 'queued' END FROM tasker.stack_runs f WHERE f.id = ANY ($1) AND f.parent_id IS NULL AND r.id = f.task_run_id AND r.status IN ('queued', 'processing', 'suspended')";
 
@@ -37,7 +41,7 @@ pub(super) const FOLLOW_ROOTS: &str = "UPDATE tasker.task_runs r SET status = CA
 pub(super) const CANCEL_ROWS: &str = "UPDATE tasker.stack_runs s SET status = 'cancelled', owner = NULL, blocked_reason = NULL, epoch = s.epoch + 1, settled_at = u.time FROM unnest($1::uuid[], $2::int8[]) AS u(id, time) WHERE s.id = u.id AND s.status NOT IN ('completed', 'failed', 'cancelled')";
 
 /// Timers and signal waits of the frames $1 end, at the times $2: nobody waits for them.
-pub(super) const CANCEL_SLEEPERS: &str = "UPDATE tasker.stack_runs s SET status = 'cancelled', epoch = s.epoch + 1, settled_at = u.time FROM unnest($1::uuid[], $2::int8[]) AS u(id, time) WHERE s.parent_id = u.id AND s.delivered_order IS NULL AND s.status <> 'cancelled' AND s.kind IN ('timer', 'signal') AND s.status = 'pending'";
+pub(super) const CANCEL_SLEEPERS: &str = "UPDATE tasker.stack_runs s SET status = 'cancelled', epoch = s.epoch + 1, settled_at = u.time FROM unnest($1::uuid[], $2::int8[]) AS u(id, time) WHERE s.parent_id = u.id AND s.mark = 'asleep'";
 
 /// All open rows of the runs $1 end, at the times $2.
 pub(super) const CANCEL_RUN_ROWS: &str = "UPDATE tasker.stack_runs s SET status = 'cancelled', owner = NULL, blocked_reason = NULL, epoch = s.epoch + 1, settled_at = u.time FROM unnest($1::uuid[], $2::int8[]) AS u(id, time) WHERE s.task_run_id = u.id AND s.status NOT IN ('completed', 'failed', 'cancelled')";

@@ -11,9 +11,9 @@ use crate::row::get;
 use crate::session::{Session, longs, text, texts, uuid, uuids};
 
 /// Blocked rows below an ended frame: no person can help what nobody waits for.
-const DETACHED: &str = "WITH RECURSIVE up AS (SELECT b.id, b.parent_id FROM tasker.stack_runs b WHERE b.task_run_id = $1 AND b.status = 'blocked' UNION ALL SELECT up.id, p.parent_id FROM up JOIN tasker.stack_runs p ON p.id = up.parent_id WHERE p.status NOT IN ('completed', 'failed', 'cancelled')) SELECT DISTINCT s.id, s.kind, s.blocked_reason, s.parent_id FROM up JOIN tasker.stack_runs p ON p.id = up.parent_id AND p.status IN ('completed', 'failed', 'cancelled') JOIN tasker.stack_runs s ON s.id = up.id";
+const DETACHED: &str = "WITH RECURSIVE up AS (SELECT b.id, b.parent_id FROM tasker.stack_runs b WHERE b.task_run_id = $1 AND b.mark = 'blocked' UNION ALL SELECT up.id, p.parent_id FROM up JOIN tasker.stack_runs p ON p.id = up.parent_id WHERE p.status NOT IN ('completed', 'failed', 'cancelled')) SELECT DISTINCT s.id, s.kind, s.blocked_reason, s.parent_id FROM up JOIN tasker.stack_runs p ON p.id = up.parent_id AND p.status IN ('completed', 'failed', 'cancelled') JOIN tasker.stack_runs s ON s.id = up.id";
 
-const REASONS: &str = "SELECT blocked_reason FROM tasker.stack_runs WHERE task_run_id = $1 AND status = 'blocked' ORDER BY id";
+const REASONS: &str = "SELECT blocked_reason FROM tasker.stack_runs WHERE task_run_id = $1 AND mark = 'blocked' ORDER BY id";
 const RUN: &str =
     "SELECT status, blocked_reason FROM tasker.task_runs WHERE id = $1 FOR NO KEY UPDATE";
 const BLOCK_RUN: &str =

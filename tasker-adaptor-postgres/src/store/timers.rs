@@ -10,12 +10,12 @@ use crate::row::get;
 use crate::session::{Session, long, longs, uuids};
 
 /// Due timers of parked frames, and those that are late by the grace whoever has the frame.
-const DUE: &str = "SELECT t.id FROM tasker.stack_runs t JOIN tasker.stack_runs f ON f.id = t.parent_id WHERE t.kind = 'timer' AND t.status = 'pending' AND t.due_at IS NOT NULL AND t.due_at <= $1 AND (f.owner IS NULL OR t.due_at <= $2) ORDER BY t.due_at, t.id LIMIT $3";
+const DUE: &str = "SELECT t.id FROM tasker.stack_runs t JOIN tasker.stack_runs f ON f.id = t.parent_id WHERE t.kind = 'timer' AND t.due <= $1 AND (f.owner IS NULL OR t.due <= $2) ORDER BY t.due, t.id LIMIT $3";
 
 const FIRE: &str = "UPDATE tasker.stack_runs s SET status = 'completed', outcome = '', settled_at = $2 WHERE s.id = ANY ($1)";
 
 /// Something that nobody owns becomes due: a retry, a run, a timer of a parked frame.
-const NEXT: &str = "SELECT s.due_at FROM tasker.stack_runs s LEFT JOIN tasker.stack_runs f ON f.id = s.parent_id WHERE s.status = 'pending' AND s.due_at IS NOT NULL AND (s.kind <> 'timer' OR f.owner IS NULL) ORDER BY s.due_at, s.id LIMIT 1";
+const NEXT: &str = "SELECT s.due FROM tasker.stack_runs s LEFT JOIN tasker.stack_runs f ON f.id = s.parent_id WHERE s.due IS NOT NULL AND (s.kind <> 'timer' OR f.owner IS NULL) ORDER BY s.due, s.id LIMIT 1";
 
 pub(super) async fn fire(
     storage: &PostgresStorage,
@@ -26,7 +26,7 @@ pub(super) async fn fire(
     let mut session = storage.session().await?;
     let (time, late) = (now.as_millis(), now.plus_millis(-grace_ms).as_millis());
     let found = session
-        .query(DUE, &[long(&time), long(&late), long(&(max as i64))])
+        .find(DUE, &[long(&time), long(&late), long(&(max as i64))])
         .await?;
     if found.is_empty() {
         return Ok(0);

@@ -11,7 +11,7 @@ use crate::PostgresStorage;
 use crate::row::get;
 use crate::session::{Session, Step, long, longs, texts, uuid, uuids};
 
-const BLOCKED: &str = "SELECT id FROM tasker.stack_runs WHERE task_run_id = $1 AND status = 'blocked' AND ($2::uuid IS NULL OR id = $2) ORDER BY id";
+const BLOCKED: &str = "SELECT id FROM tasker.stack_runs WHERE task_run_id = $1 AND mark = 'blocked' AND ($2::uuid IS NULL OR id = $2) ORDER BY id";
 
 const RETRY: &str = concat!(
     "UPDATE tasker.stack_runs s SET status = CASE WHEN s.kind = 'frame' THEN ",

@@ -7,13 +7,19 @@ use tasker_adaptor::{Json, MadeKind, NewStackRun, StackStatus, TurnCommit};
 use uuid::Uuid;
 
 use super::locks::LockedRow;
-use super::status::{CANCEL_ROWS, CANCEL_RUN_ROWS, CANCEL_SLEEPERS, END_RUNS, WAKE, has_unread};
-use crate::session::{Session, Step, ints, longs, texts, uuids};
+use super::status::{
+    CANCEL_ROWS, CANCEL_RUN_ROWS, CANCEL_SLEEPERS, END_RUNS, LET_GO, WAKE, has_unread,
+};
+use crate::session::{Session, Step, bools, int, ints, longs, texts, uuid, uuids};
 use crate::text;
 
 const DELIVER: &str = "UPDATE tasker.stack_runs s SET status = coalesce(u.status, s.status), outcome = CASE WHEN u.status IS NULL THEN s.outcome ELSE u.outcome END, owner = NULL, delivered_order = u.place, delivered_turn = u.turn, delivered_at = u.time, settled_at = CASE WHEN u.status IS NULL THEN s.settled_at ELSE u.time END FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int4[], $5::int4[], $6::int8[]) AS u(id, status, outcome, place, turn, time) WHERE s.id = u.id";
 
-const MAKE: &str = "INSERT INTO tasker.stack_runs (id, task_run_id, parent_id, kind, seq, depth, status, owner, epoch, attempt, due_at, ready_at, priority, service, path, args, version, outcome, created_at, started_at, settled_at, policy) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::int4[], $6::int4[], $7::text[], $8::uuid[], $9::int4[], $10::int4[], $11::int8[], $12::int8[], $13::int4[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::int8[], $20::int8[], $21::int8[], $22::text[])";
+const MAKE: &str = "INSERT INTO tasker.stack_runs (id, task_run_id, parent_id, kind, seq, depth, status, owner, epoch, attempt, due_at, ready_at, priority, service, path, args, version, outcome, created_at, started_at, settled_at, policy, with_frame) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::int4[], $6::int4[], $7::text[], $8::uuid[], $9::int4[], $10::int4[], $11::int8[], $12::int8[], $13::int4[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::int8[], $20::int8[], $21::int8[], $22::text[], $23::bool[])";
+
+/// What a batch makes nearly always: calls that their frame's owner ($1) asks at once, at one depth ($2) and priority ($3). Each array
+/// that is unnested costs the server time in every row.
+const MAKE_CALLS: &str = "INSERT INTO tasker.stack_runs (id, task_run_id, parent_id, kind, seq, depth, status, owner, epoch, attempt, ready_at, priority, service, path, args, created_at, started_at, policy, with_frame) SELECT u.id, u.run, u.parent, 'call', u.seq, $2, 'processing', $1, 1, 1, u.time, $3, u.service, u.path, u.args, u.time, u.time, u.policy, true FROM unnest($4::uuid[], $5::uuid[], $6::uuid[], $7::int4[], $8::text[], $9::text[], $10::text[], $11::int8[], $12::text[]) AS u(id, run, parent, seq, service, path, args, time, policy)";
 
 const CONSUME: &str = "UPDATE tasker.signals g SET consumed_by = u.wait FROM unnest($1::uuid[], $2::uuid[]) AS u(id, wait) WHERE g.id = u.id";
 
@@ -40,6 +46,8 @@ pub(super) struct Writes<'a> {
     pub(super) suspended: Frames,
     /// Frames that ended or were given up: nobody waits for their timers and signal waits.
     pub(super) left: (Vec<Uuid>, Vec<i64>),
+    /// Frames without an owner that may have calls under way.
+    pub(super) let_go: Vec<Uuid>,
     pub(super) runs: EndedRuns,
     pub(super) woken: (Vec<Uuid>, Vec<i64>),
     pub(super) cancelled_runs: (Vec<Uuid>, Vec<i64>),
@@ -57,6 +65,8 @@ pub(super) struct Deliveries {
 
 #[derive(Default)]
 pub(super) struct Made<'a> {
+    calls: Calls<'a>,
+    /// The rest.
     ids: Vec<Uuid>,
     runs: Vec<Uuid>,
     parents: Vec<Uuid>,
@@ -79,6 +89,79 @@ pub(super) struct Made<'a> {
     starteds: Vec<Option<i64>>,
     settleds: Vec<Option<i64>>,
     policies: Vec<Option<&'a str>>,
+    with_frames: Vec<bool>,
+}
+
+/// Calls that their frame's owner asks at once.
+#[derive(Default)]
+struct Calls<'a> {
+    /// Worker, depth and priority of all of them.
+    alike: Option<(Uuid, i32, i32)>,
+    ids: Vec<Uuid>,
+    runs: Vec<Uuid>,
+    parents: Vec<Uuid>,
+    seqs: Vec<i32>,
+    services: Vec<Cow<'a, str>>,
+    paths: Vec<Cow<'a, str>>,
+    args: Vec<&'a str>,
+    times: Vec<i64>,
+    policies: Vec<Option<&'a str>>,
+}
+
+impl<'a> Calls<'a> {
+    /// Whether it is such a call, and is taken.
+    fn push(
+        &mut self,
+        turn: &TurnCommit,
+        frame: &LockedRow,
+        seq: i32,
+        new: &'a NewStackRun,
+    ) -> bool {
+        let MadeKind::Call {
+            service,
+            path,
+            args,
+            policy,
+        } = &new.kind
+        else {
+            return false;
+        };
+        let own = (turn.lease.worker.as_uuid(), frame.depth, frame.priority);
+        if !new.claimed || *self.alike.get_or_insert(own) != own {
+            return false;
+        }
+        self.ids.push(new.id.as_uuid());
+        self.runs.push(turn.task_run.as_uuid());
+        self.parents.push(turn.frame.as_uuid());
+        self.seqs.push(seq);
+        self.services.push(text::to_column(service));
+        self.paths.push(text::to_column(path));
+        self.args.push(args.text());
+        self.times.push(turn.time.as_millis());
+        self.policies.push(policy.as_ref().map(Json::text));
+        true
+    }
+
+    fn step(&self, session: &Session) -> Option<Step<'_>> {
+        let (worker, depth, priority) = self.alike.as_ref()?;
+        Some(session.step(
+            MAKE_CALLS,
+            vec![
+                uuid(worker),
+                int(depth),
+                int(priority),
+                uuids(&self.ids),
+                uuids(&self.runs),
+                uuids(&self.parents),
+                ints(&self.seqs),
+                texts(&self.services),
+                texts(&self.paths),
+                texts(&self.args),
+                longs(&self.times),
+                texts(&self.policies),
+            ],
+        ))
+    }
 }
 
 /// What becomes of a made row in the very turn that made it.
@@ -100,6 +183,9 @@ impl<'a> Made<'a> {
         new: &'a NewStackRun,
         birth: Birth,
     ) {
+        if matches!(birth, Birth::Open) && self.calls.push(turn, frame, seq, new) {
+            return;
+        }
         let time = turn.time.as_millis();
         let claimed =
             new.claimed && matches!(new.kind, MadeKind::Call { .. } | MadeKind::Frame { .. });
@@ -151,6 +237,7 @@ impl<'a> Made<'a> {
             ),
             Birth::Met(payload) => (StackStatus::Completed, None, 0, Some(payload), Some(time)),
         };
+        self.with_frames.push(owner.is_some() && kind == "call");
         self.ids.push(new.id.as_uuid());
         self.runs.push(turn.task_run.as_uuid());
         self.parents.push(turn.frame.as_uuid());
@@ -277,6 +364,7 @@ impl Writes<'_> {
                 ],
             ));
         }
+        steps.extend(self.made.calls.step(session));
         if !self.made.ids.is_empty() {
             steps.push(self.made.step(session));
         }
@@ -303,6 +391,9 @@ impl Writes<'_> {
                 CANCEL_SLEEPERS,
                 vec![uuids(&self.left.0), longs(&self.left.1)],
             ));
+        }
+        if !self.let_go.is_empty() {
+            steps.push(session.step(LET_GO, vec![uuids(&self.let_go)]));
         }
         if !self.runs.ids.is_empty() {
             let r = &self.runs;
@@ -391,6 +482,7 @@ impl Made<'_> {
                 longs(&self.starteds),
                 longs(&self.settleds),
                 texts(&self.policies),
+                bools(&self.with_frames),
             ],
         )
     }

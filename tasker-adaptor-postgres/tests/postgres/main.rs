@@ -7,6 +7,8 @@ mod exact;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod held;
+#[cfg(test)]
 mod hints;
 #[cfg(test)]
 mod kit;
