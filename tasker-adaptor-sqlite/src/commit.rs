@@ -1,7 +1,7 @@
 //! The commit of turns (PROTOCOL a3): all fences, then all settlements and inserts, then all next statuses with their wakes.
 //!
 //! The hot path: a step of a chain is two reads by id, one UPDATE of the settled call, one INSERT of the made one and one UPDATE of the
-//! frame. Fences are read before anything is written, so that a refused turn leaves nothing to undo.
+//! frame; the UPDATEs touch one index, that by owner. Fences are read before anything is written, so that a refused turn leaves nothing to undo.
 
 use std::collections::HashSet;
 
@@ -16,8 +16,8 @@ use crate::cached::Cached as _;
 use crate::columns::{HasKey, Key, ending_columns};
 use crate::fault::{Fault, Outcome, Refusable};
 use crate::tree::{
-    BlockedRow, EndingFrame, FrameEnd, block, cancel_open_rows, frame_ended, is_live,
-    leave_children, refresh_run,
+    BlockedRow, EndingFrame, FrameEnd, block, cancel_open_rows, frame_ended, leave_children, live,
+    refresh_run,
 };
 use crate::writer::Tx;
 
@@ -121,6 +121,8 @@ enum Pass {
 /// A frame between its fence and its next status.
 struct Frame {
     no: i64,
+    /// Number of the worker whose turn this is.
+    worker: i64,
     key: Key,
     run: Key,
     parent: Option<i64>,
@@ -151,8 +153,17 @@ struct Statements<'c> {
     deliver_local: CachedStatement<'c>,
     deliver_recorded: CachedStatement<'c>,
     make: CachedStatement<'c>,
+    /// The frame goes on in the status that it has.
     go_on: CachedStatement<'c>,
+    /// It gets another one, unless a turn of the same batch has ended it.
+    go_on_to: CachedStatement<'c>,
+    /// It ends, likewise.
+    end: CachedStatement<'c>,
 }
+
+/// A timer that its own worker saw fire.
+const DELIVER_TIMER: &str = "UPDATE stack_runs SET status = 'completed', outcome = '', settled_at = ?2, delivered_order = ?3, \
+     delivered_turn = ?4, delivered_at = ?2, waits = NULL WHERE no = ?1";
 
 impl<'c> Statements<'c> {
     fn prepare(conn: &'c Connection) -> Outcome<Self> {
@@ -169,33 +180,43 @@ impl<'c> Statements<'c> {
                  delivered_order = ?5, delivered_turn = ?6, delivered_at = ?4 WHERE no = ?1",
             )?,
             deliver_recorded: conn.cached(
-                "UPDATE stack_runs SET delivered_order = ?2, delivered_turn = ?3, delivered_at = ?4 WHERE no = ?1",
+                "UPDATE stack_runs SET delivered_order = ?2, delivered_turn = ?3, delivered_at = ?4, unread = NULL WHERE no = ?1",
             )?,
             make: conn.cached(
-                "INSERT INTO stack_runs (id, task_run_id, parent_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
-                 made_count, delivered_count, dropped_count, attempt, in_doubt, due_at, ready_at, service, path, args, version, created_at, started_at, policy) \
-                 VALUES (?1, ?2, ?3, ?20, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, 0, 0, ?11, 0, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?21)",
+                "INSERT INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
+                 made_count, delivered_count, dropped_count, attempt, in_doubt, due_at, ready_at, waits, service, path, args, version, created_at, started_at, policy) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, 0, 0, ?11, 0, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
             )?,
             go_on: conn.cached(
                 "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
                  started_at = COALESCE(started_at, ?5) WHERE no = ?1",
             )?,
+            go_on_to: conn.cached(
+                "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
+                 started_at = COALESCE(started_at, ?5), status = IIF(settled_at IS NULL, ?6, status) WHERE no = ?1",
+            )?,
+            end: conn.cached(
+                "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
+                 started_at = COALESCE(started_at, ?5), status = IIF(settled_at IS NULL, ?6, status), \
+                 outcome = IIF(settled_at IS NULL, ?7, outcome), owner = NULL, unread = IIF(settled_at IS NULL, parent_no, unread), \
+                 settled_at = COALESCE(settled_at, ?5) WHERE no = ?1",
+            )?,
         })
     }
 }
 
-/// Which workers are live, read once a batch for each.
+/// The numbers of live workers, read once a batch for each.
 #[derive(Default)]
-struct Workers(Vec<(WorkerId, bool)>);
+struct Workers(Vec<(WorkerId, Option<i64>)>);
 
 impl Workers {
-    fn is_live(&mut self, tx: &Tx<'_>, worker: WorkerId) -> Outcome<bool> {
-        if let Some((_, live)) = self.0.iter().find(|(known, _)| *known == worker) {
-            return Ok(*live);
+    fn live(&mut self, tx: &Tx<'_>, worker: WorkerId) -> Outcome<Option<i64>> {
+        if let Some((_, number)) = self.0.iter().find(|(known, _)| *known == worker) {
+            return Ok(*number);
         }
-        let live = is_live(tx, worker)?;
-        self.0.push((worker, live));
-        Ok(live)
+        let number = live(tx, worker)?;
+        self.0.push((worker, number));
+        Ok(number)
     }
 }
 
@@ -205,14 +226,10 @@ fn fence(
     workers: &mut Workers,
     turn: &TurnCommit,
 ) -> Outcome<Pass> {
-    if !workers.is_live(tx, turn.lease.worker)? {
+    let Some(worker) = workers.live(tx, turn.lease.worker)? else {
         return Ok(Pass::Refused(CommitRefused::LeaseLost));
-    }
-    let (frame_key, run_key, worker) = (
-        turn.frame.key(),
-        turn.task_run.key(),
-        turn.lease.worker.key(),
-    );
+    };
+    let (frame_key, run_key) = (turn.frame.key(), turn.task_run.key());
     let mut rows = statements.frame.query((frame_key, run_key))?;
     let Some(row) = rows.next()? else {
         return Ok(Pass::Refused(CommitRefused::Gone));
@@ -235,12 +252,13 @@ fn fence(
     if status.is_terminal() {
         return Ok(Pass::Refused(CommitRefused::Ended));
     }
-    let mine = worker.is(row.get_ref(2)?);
+    let mine = row.get::<_, Option<i64>>(2)? == Some(worker);
     if number != turn.turn.0 || !same_epoch || !mine {
         return Ok(Pass::Refused(CommitRefused::Superseded));
     }
     let mut frame = Frame {
         no: row.get(0)?,
+        worker,
         key: frame_key,
         run: run_key,
         parent: row.get(8)?,
@@ -255,7 +273,7 @@ fn fence(
         run_cancelled: false,
     };
     drop(rows);
-    if let Some(refused) = fence_deliveries(statements, turn, worker, &mut frame)? {
+    if let Some(refused) = fence_deliveries(statements, turn, &mut frame)? {
         return Ok(Pass::Refused(refused));
     }
     if matches!(turn.next, FrameNext::Suspended) && !leaves_something(statements, turn, &frame)? {
@@ -267,7 +285,6 @@ fn fence(
 fn fence_deliveries(
     statements: &mut Statements<'_>,
     turn: &TurnCommit,
-    worker: Key,
     frame: &mut Frame,
 ) -> Outcome<Option<CommitRefused>> {
     let mut seen = HashSet::new();
@@ -276,7 +293,7 @@ fn fence_deliveries(
         if turn.delivered.len() > 1 && !seen.insert(delivery.child) {
             return Ok(stale);
         }
-        match fence_delivery(&mut statements.child, delivery, frame.no, worker)? {
+        match fence_delivery(&mut statements.child, delivery, frame)? {
             Some(child) => frame.deliveries.push(child),
             None => return Ok(stale),
         }
@@ -288,8 +305,7 @@ fn fence_deliveries(
 fn fence_delivery(
     statement: &mut CachedStatement<'_>,
     delivery: &Delivery,
-    frame: i64,
-    worker: Key,
+    frame: &Frame,
 ) -> Outcome<Option<Child>> {
     let mut rows = statement.query([delivery.child.key()])?;
     let Some(row) = rows.next()? else {
@@ -304,7 +320,9 @@ fn fence_delivery(
     let status = word(3)?;
     let delivered: Option<u32> = row.get(6)?;
     let seq: u32 = row.get(7)?;
-    if row.get::<_, Option<i64>>(1)? != Some(frame) || delivered.is_some() || seq != delivery.seq.0
+    if row.get::<_, Option<i64>>(1)? != Some(frame.no)
+        || delivered.is_some()
+        || seq != delivery.seq.0
     {
         return Ok(None);
     }
@@ -313,7 +331,9 @@ fn fence_delivery(
         DeliverySource::Local { epoch, .. } => {
             word(2)? == "call"
                 && row.get::<_, u32>(5)? == epoch.0
-                && (settled || (status == "processing" && worker.is(row.get_ref(4)?)))
+                && (settled
+                    || (status == "processing"
+                        && row.get::<_, Option<i64>>(4)? == Some(frame.worker)))
         }
         DeliverySource::Recorded => settled,
         DeliverySource::Timer => word(2)? == "timer" && (settled || status == "pending"),
@@ -387,10 +407,16 @@ fn write(
                 .execute((child.no, frame.delivered, turn.turn.0, time))?;
             continue;
         }
-        let (status, outcome) = match &delivery.source {
-            DeliverySource::Local { outcome, .. } => ending_columns(outcome),
-            DeliverySource::Recorded | DeliverySource::Timer => ("completed", "".into()),
+        let DeliverySource::Local { outcome, .. } = &delivery.source else {
+            tx.conn.cached(DELIVER_TIMER)?.execute((
+                child.no,
+                time,
+                frame.delivered,
+                turn.turn.0,
+            ))?;
+            continue;
         };
+        let (status, outcome) = ending_columns(outcome);
         statements.deliver_local.execute((
             child.no,
             status,
@@ -472,12 +498,12 @@ fn make(
     };
     let is_claimable = matches!(kind, "call" | "frame");
     let claimed = new.claimed && is_claimable;
-    let owner = claimed.then(|| turn.lease.worker.key());
+    let owner = claimed.then_some(frame.worker);
     let key = new.id.key();
     let row = rusqlite::params![
         key,
         frame.run,
-        frame.key,
+        frame.no,
         kind,
         frame.made,
         depth,
@@ -488,13 +514,13 @@ fn make(
         i64::from(claimed && kind == "call"),
         due_at,
         (is_claimable && !claimed).then_some(time),
+        (!is_claimable).then_some(1),
         service,
         path,
         args,
         version,
         time,
         (claimed && kind == "call").then_some(time),
-        frame.no,
         policy,
     ];
     if let Err(error) = statements.make.execute(row) {
@@ -539,7 +565,7 @@ fn meet_stored_signal(tx: &Tx<'_>, run: Key, wait: Key, name: &str, time: i64) -
         .execute((signal, wait))?;
     tx.conn
         .cached(
-            "UPDATE stack_runs SET status = 'completed', outcome = ?2, settled_at = ?3 WHERE id = ?1",
+            "UPDATE stack_runs SET status = 'completed', outcome = ?2, settled_at = ?3, waits = NULL, unread = parent_no WHERE id = ?1",
         )?
         .execute((wait, payload, time))?;
     Ok(true)
@@ -571,7 +597,7 @@ fn drop_child(
     tx.conn
         .cached(
             "UPDATE stack_runs SET status = 'cancelled', owner = NULL, ready_at = NULL, epoch = epoch + 1, \
-             blocked_reason = NULL, settled_at = ?2 WHERE no = ?1",
+             blocked_reason = NULL, settled_at = ?2, waits = NULL WHERE no = ?1",
         )?
         .execute((no, turn.time.as_millis()))?;
     if is_frame {
@@ -613,13 +639,6 @@ fn move_frame(
         }
         FrameNext::Cancelled => None,
     };
-    statements.go_on.execute((
-        frame.no,
-        frame.made,
-        frame.delivered,
-        frame.dropped,
-        turn.time.as_millis(),
-    ))?;
     let (status, outcome) = match &ending {
         Some(ending) => {
             let (status, text) = ending_columns(ending);
@@ -627,11 +646,15 @@ fn move_frame(
         }
         None => ("cancelled", None),
     };
-    tx.conn
-        .cached(
-            "UPDATE stack_runs SET status = ?2, outcome = ?3, owner = NULL, settled_at = ?4 WHERE no = ?1 AND settled_at IS NULL",
-        )?
-        .execute((frame.no, status, outcome, turn.time.as_millis()))?;
+    statements.end.execute((
+        frame.no,
+        frame.made,
+        frame.delivered,
+        frame.dropped,
+        turn.time.as_millis(),
+        status,
+        outcome,
+    ))?;
     frame.status = status.parse()?;
     frame.run_cancelled = ending.is_none();
     let end = ending
@@ -664,17 +687,15 @@ fn suspend(
     } else {
         StackStatus::SuspendedWaitingChild
     };
-    statements.go_on.execute((
-        frame.no,
-        frame.made,
-        frame.delivered,
-        frame.dropped,
-        turn.time.as_millis(),
-    ))?;
-    if next != frame.status {
-        tx.conn
-            .cached("UPDATE stack_runs SET status = ?2 WHERE no = ?1 AND settled_at IS NULL")?
-            .execute((frame.no, next.as_str()))?;
+    let (made, delivered, dropped) = (frame.made, frame.delivered, frame.dropped);
+    let time = turn.time.as_millis();
+    if next == frame.status {
+        statements
+            .go_on
+            .execute((frame.no, made, delivered, dropped, time))?;
+    } else {
+        let row = (frame.no, made, delivered, dropped, time, next.as_str());
+        statements.go_on_to.execute(row)?;
     }
     if next == StackStatus::PendingResume {
         tx.hint_work();
