@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
 use tasker_adaptor::{
     CommitRefused, Delivery, DeliverySource, Failure, FrameNext, Json, LogLine, MadeKind,
     NewStackRun, Outcome as Ending, StackRunId, StackStatus, StorageError, TurnCommit, TurnReceipt,
@@ -146,9 +146,14 @@ struct Child {
     settles: bool,
 }
 
+/// Where the columns of the child begin in [`Statements::frame`].
+const CHILD_OF_FRAME: usize = 11;
+
 /// The hot statements, prepared once a batch.
 struct Statements<'c> {
+    /// A frame with the first child that its turn delivers.
     frame: CachedStatement<'c>,
+    /// A further one, by the frame's number and the place in it: an index of numbers is walked faster than one of ids.
     child: CachedStatement<'c>,
     deliver_local: CachedStatement<'c>,
     deliver_recorded: CachedStatement<'c>,
@@ -169,11 +174,13 @@ impl<'c> Statements<'c> {
     fn prepare(conn: &'c Connection) -> Outcome<Self> {
         Ok(Self {
             frame: conn.cached(
-                "SELECT no, status, owner, epoch, turn, made_count, delivered_count, dropped_count, parent_no, depth, priority \
-                 FROM stack_runs WHERE id = ?1 AND task_run_id = ?2 AND kind = 'frame'",
+                "SELECT f.no, f.status, f.owner, f.epoch, f.turn, f.made_count, f.delivered_count, f.dropped_count, f.parent_no, f.depth, \
+                 f.priority, c.no, c.kind, c.status, c.owner, c.epoch, c.delivered_order \
+                 FROM stack_runs f LEFT JOIN stack_runs c ON c.parent_no = f.no AND c.seq = ?3 AND +c.id = ?4 \
+                 WHERE f.id = ?1 AND f.task_run_id = ?2 AND f.kind = 'frame'",
             )?,
             child: conn.cached(
-                "SELECT no, parent_no, kind, status, owner, epoch, delivered_order, seq FROM stack_runs WHERE id = ?1",
+                "SELECT no, kind, status, owner, epoch, delivered_order FROM stack_runs WHERE parent_no = ?1 AND seq = ?2 AND +id = ?3",
             )?,
             deliver_local: conn.cached(
                 "UPDATE stack_runs SET status = ?2, outcome = ?3, owner = NULL, settled_at = ?4, \
@@ -230,7 +237,13 @@ fn fence(
         return Ok(Pass::Refused(CommitRefused::LeaseLost));
     };
     let (frame_key, run_key) = (turn.frame.key(), turn.task_run.key());
-    let mut rows = statements.frame.query((frame_key, run_key))?;
+    let first = turn.delivered.first();
+    let mut rows = statements.frame.query((
+        frame_key,
+        run_key,
+        first.map(|delivery| delivery.seq.0),
+        first.map(|delivery| delivery.child.key()),
+    ))?;
     let Some(row) = rows.next()? else {
         return Ok(Pass::Refused(CommitRefused::Gone));
     };
@@ -272,28 +285,46 @@ fn fence(
         made_open: 0,
         run_cancelled: false,
     };
+    let first = match first {
+        Some(delivery) => delivered_child(row, CHILD_OF_FRAME, delivery, worker)?,
+        None => None,
+    };
     drop(rows);
-    if let Some(refused) = fence_deliveries(statements, turn, &mut frame)? {
+    if let Some(refused) = fence_deliveries(statements, turn, first, &mut frame)? {
         return Ok(Pass::Refused(refused));
     }
-    if matches!(turn.next, FrameNext::Suspended) && !leaves_something(statements, turn, &frame)? {
+    if matches!(turn.next, FrameNext::Suspended) && !leaves_something(tx, turn, &frame)? {
         return Ok(Pass::Refused(CommitRefused::SuspendedOnNothing));
     }
     Ok(Pass::Apply(frame))
 }
 
+/// `first` is the first delivered child, which was read with the frame.
 fn fence_deliveries(
     statements: &mut Statements<'_>,
     turn: &TurnCommit,
+    first: Option<Child>,
     frame: &mut Frame,
 ) -> Outcome<Option<CommitRefused>> {
     let mut seen = HashSet::new();
+    let mut first = Some(first);
     for delivery in &turn.delivered {
         let stale = Some(CommitRefused::Stale { seq: delivery.seq });
         if turn.delivered.len() > 1 && !seen.insert(delivery.child) {
             return Ok(stale);
         }
-        match fence_delivery(&mut statements.child, delivery, frame)? {
+        let child = match first.take() {
+            Some(first) => first,
+            None => {
+                let key = (frame.no, delivery.seq.0, delivery.child.key());
+                let mut rows = statements.child.query(key)?;
+                match rows.next()? {
+                    Some(row) => delivered_child(row, 0, delivery, frame.worker)?,
+                    None => None,
+                }
+            }
+        };
+        match child {
             Some(child) => frame.deliveries.push(child),
             None => return Ok(stale),
         }
@@ -301,59 +332,46 @@ fn fence_deliveries(
     Ok(None)
 }
 
-/// The child as the turn says it is, or `None`.
-fn fence_delivery(
-    statement: &mut CachedStatement<'_>,
+/// The child as the turn says it is, or `None`; its columns begin at `at`.
+fn delivered_child(
+    row: &Row<'_>,
+    at: usize,
     delivery: &Delivery,
-    frame: &Frame,
+    worker: i64,
 ) -> Outcome<Option<Child>> {
-    let mut rows = statement.query([delivery.child.key()])?;
-    let Some(row) = rows.next()? else {
+    let Some(no) = row.get::<_, Option<i64>>(at)? else {
         return Ok(None);
     };
     let word = |column| -> Outcome<&str> {
         Ok(row
-            .get_ref(column)?
+            .get_ref(at + column)?
             .as_str()
             .map_err(rusqlite::Error::from)?)
     };
-    let status = word(3)?;
-    let delivered: Option<u32> = row.get(6)?;
-    let seq: u32 = row.get(7)?;
-    if row.get::<_, Option<i64>>(1)? != Some(frame.no)
-        || delivered.is_some()
-        || seq != delivery.seq.0
-    {
+    let status = word(2)?;
+    if row.get::<_, Option<u32>>(at + 5)?.is_some() {
         return Ok(None);
     }
     let settled = matches!(status, "completed" | "failed");
     let fits = match &delivery.source {
         DeliverySource::Local { epoch, .. } => {
-            word(2)? == "call"
-                && row.get::<_, u32>(5)? == epoch.0
+            word(1)? == "call"
+                && row.get::<_, u32>(at + 4)? == epoch.0
                 && (settled
                     || (status == "processing"
-                        && row.get::<_, Option<i64>>(4)? == Some(frame.worker)))
+                        && row.get::<_, Option<i64>>(at + 3)? == Some(worker)))
         }
         DeliverySource::Recorded => settled,
-        DeliverySource::Timer => word(2)? == "timer" && (settled || status == "pending"),
+        DeliverySource::Timer => word(1)? == "timer" && (settled || status == "pending"),
     };
-    Ok(if fits {
-        Some(Child {
-            no: row.get(0)?,
-            settles: !settled,
-        })
-    } else {
-        None
-    })
+    Ok(fits.then_some(Child {
+        no,
+        settles: !settled,
+    }))
 }
 
 /// Whether an open or unread child exists after the turn.
-fn leaves_something(
-    statements: &mut Statements<'_>,
-    turn: &TurnCommit,
-    frame: &Frame,
-) -> Outcome<bool> {
+fn leaves_something(tx: &Tx<'_>, turn: &TurnCommit, frame: &Frame) -> Outcome<bool> {
     let mut left = i64::from(frame.made) + turn.made.len() as i64
         - i64::from(frame.delivered)
         - turn.delivered.len() as i64
@@ -363,29 +381,23 @@ fn leaves_something(
             continue;
         }
         let is_made = turn.made.iter().any(|made| made.id == *id);
-        if is_made || is_open_child(statements, turn, frame, *id)? {
+        if is_made || is_open_child(tx, turn, frame, *id)? {
             left -= 1;
         }
     }
     Ok(left > 0)
 }
 
-fn is_open_child(
-    statements: &mut Statements<'_>,
-    turn: &TurnCommit,
-    frame: &Frame,
-    id: StackRunId,
-) -> Outcome<bool> {
+fn is_open_child(tx: &Tx<'_>, turn: &TurnCommit, frame: &Frame, id: StackRunId) -> Outcome<bool> {
     if turn.delivered.iter().any(|delivery| delivery.child == id) {
         return Ok(false);
     }
-    let mut rows = statements.child.query([id.key()])?;
-    let Some(row) = rows.next()? else {
-        return Ok(false);
-    };
-    let status = row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?;
-    Ok(row.get::<_, Option<i64>>(1)? == Some(frame.no)
-        && !matches!(status, "completed" | "failed" | "cancelled"))
+    Ok(tx
+        .conn
+        .cached(
+            "SELECT 1 FROM stack_runs WHERE id = ?1 AND parent_no = ?2 AND status NOT IN ('completed','failed','cancelled')",
+        )?
+        .exists((id.key(), frame.no))?)
 }
 
 /// Settlements, inserts, drops and log lines.
