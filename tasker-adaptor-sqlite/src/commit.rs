@@ -313,15 +313,14 @@ fn fence_deliveries(
         if turn.delivered.len() > 1 && !seen.insert(delivery.child) {
             return Ok(stale);
         }
-        let child = match first.take() {
-            Some(first) => first,
-            None => {
-                let key = (frame.no, delivery.seq.0, delivery.child.key());
-                let mut rows = statements.child.query(key)?;
-                match rows.next()? {
-                    Some(row) => delivered_child(row, 0, delivery, frame.worker)?,
-                    None => None,
-                }
+        let child = if let Some(first) = first.take() {
+            first
+        } else {
+            let key = (frame.no, delivery.seq.0, delivery.child.key());
+            let mut rows = statements.child.query(key)?;
+            match rows.next()? {
+                Some(row) => delivered_child(row, 0, delivery, frame.worker)?,
+                None => None,
             }
         };
         match child {

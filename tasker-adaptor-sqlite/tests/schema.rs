@@ -53,9 +53,11 @@ async fn a_file_of_schema_1_opens_and_its_run_goes_on() {
     assert_sound(&storage).await;
 }
 
-/// A file of schema 2 with a row in every state that can be open, and in those that have ended: (id, parent, kind, status, owned,
-/// delivered).
-const OF_SCHEMA_2: &[(u32, Option<u32>, &str, &str, bool, bool)] = &[
+/// Id, parent, kind, status, whether it has an owner, whether it was delivered.
+type OldRow = (u32, Option<u32>, &'static str, &'static str, bool, bool);
+
+/// Rows of schema 2 in every state that can be open, and in those that have ended.
+const OF_SCHEMA_2: &[OldRow] = &[
     (1, None, "frame", "suspended_waiting_child", false, false),
     (2, Some(1), "timer", "completed", false, true),
     (3, Some(1), "call", "pending", false, false),
