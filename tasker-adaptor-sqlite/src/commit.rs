@@ -1,7 +1,8 @@
 //! The commit of turns (PROTOCOL a3): all fences, then all settlements and inserts, then all next statuses with their wakes.
 //!
-//! The hot path: a step of a chain is two reads by id, one UPDATE of the settled call, one INSERT of the made one and one UPDATE of the
-//! frame; the UPDATEs touch one index, that by owner. Fences are read before anything is written, so that a refused turn leaves nothing to undo.
+//! The hot path: a step of a chain is one read (the frame with the call that it delivers), one UPDATE of that call, one INSERT of the
+//! made one and one UPDATE of the frame; the UPDATEs touch one index, that by owner. Fences are read before anything is written, so that
+//! a refused turn leaves nothing to undo.
 
 use std::collections::HashSet;
 

@@ -45,6 +45,7 @@ pub(crate) fn open_writer(options: &Options) -> Outcome<Connection> {
         "PRAGMA synchronous = {}; PRAGMA journal_size_limit = {LOG_LIMIT}; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}",
         options.synchronous.word()
     ))?;
+    connection.pragma_update(None, "cache_size", -i64::from(options.cache_kib))?;
     if found < schema::NEWEST {
         // With temporary files: a migration may sort as much as there is.
         schema::migrate(&mut connection)?;
@@ -53,7 +54,6 @@ pub(crate) fn open_writer(options: &Options) -> Outcome<Connection> {
     if let Some(pages) = options.max_pages {
         connection.pragma_update(None, "max_page_count", pages)?;
     }
-    connection.pragma_update(None, "cache_size", -i64::from(options.cache_kib))?;
     Ok(connection)
 }
 
