@@ -1,16 +1,21 @@
 //! The floor of the storage figures: the rows that an engine leaves, written against bare rusqlite.
 //!
-//! Same tables and indexes, same pragmas, prepared statements, the same rows in the same order, so many turns a transaction as the
-//! engine's commits had in the mean. No engine, no fences, no reads, no task: what remains is what SQLite and the disk cost.
+//! Same tables and indexes, same pragmas, statements prepared once a transaction, the same rows in the same order, so many turns a
+//! transaction as the engine's commits had in the mean. No engine, no fences, no reads, no task: what remains is what SQLite and the
+//! disk cost.
 
 use std::path::Path;
 
-use rusqlite::{CachedStatement, Connection, DropBehavior, TransactionBehavior, params};
-use uuid::Uuid;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{
+    CachedStatement, Connection, DropBehavior, Params, ToSql, TransactionBehavior, params,
+};
+use uuid::Builder;
 
 const SCHEMA: &str = concat!(
     include_str!("../../tasker-adaptor-sqlite/migrations/0001_first.sql"),
-    include_str!("../../tasker-adaptor-sqlite/migrations/0002_calls.sql")
+    include_str!("../../tasker-adaptor-sqlite/migrations/0002_calls.sql"),
+    include_str!("../../tasker-adaptor-sqlite/migrations/0003_lean.sql")
 );
 const STATEMENTS: usize = 64;
 /// As the adaptor's writer.
@@ -22,23 +27,26 @@ const OUTCOME: &str = r#"{"n":7,"text":"a step of a chain"}"#;
 const INPUT: &str = r#"{"calls":10}"#;
 const HASH: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const VERSION: &str = "0123456789abcdef0123456789abcdef";
+/// Number of the worker.
+const OWNER: i64 = 1;
 const TIME: i64 = 1_700_000_000_000;
 
 /// A database with the engine's tables.
 pub struct Floor {
     connection: Connection,
-    owner: String,
+    ids: Ids,
 }
 
 /// A frame as its writer knows it.
 #[derive(Clone, Debug)]
 pub struct Frame {
     /// Id of the run.
-    run: String,
-    id: String,
+    run: Id,
     no: i64,
     /// The frame that made it.
     parent: Option<i64>,
+    /// Its children are frames, which settle by themselves before they are delivered.
+    nests: bool,
     made: u32,
     delivered: u32,
     /// Rows of children in the order made, the undelivered ones last.
@@ -65,23 +73,24 @@ impl Floor {
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         Ok(Self {
             connection,
-            owner: id(),
+            ids: Ids::default(),
         })
     }
 
     /// One transaction.
     pub fn batch<T>(
         &mut self,
-        work: impl FnOnce(&Batch<'_>) -> rusqlite::Result<T>,
+        work: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        let owner = self.owner.clone();
+        self.ids.millis += 1;
         let mut transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.set_drop_behavior(DropBehavior::Rollback);
-        let value = work(&Batch {
+        let value = work(&mut Batch {
             connection: &transaction,
-            owner,
+            statements: Default::default(),
+            ids: &mut self.ids,
         })?;
         transaction.commit()?;
         Ok(value)
@@ -192,34 +201,66 @@ impl Floor {
 /// An open transaction.
 pub struct Batch<'c> {
     connection: &'c Connection,
-    owner: String,
+    /// Those of [`SQL`] that it has used.
+    statements: [Option<CachedStatement<'c>>; SQL.len()],
+    ids: &'c mut Ids,
 }
 
+/// What a transaction writes with; the constants below are its places.
+const SQL: [&str; 12] = [
+    "INSERT INTO task_runs (id, task, version, status, input, request_hash, priority, run_at, created_at) \
+     VALUES (?1, 'chain', ?2, 'queued', ?3, ?4, 0, ?5, ?5)",
+    "INSERT INTO stack_runs (id, task_run_id, kind, seq, depth, priority, status, epoch, turn, made_count, delivered_count, \
+     dropped_count, attempt, in_doubt, ready_at, service, path, version, created_at) \
+     VALUES (?1, ?2, 'frame', 0, 0, 0, 'pending', 0, 0, 0, 0, 0, 0, 0, ?3, 'task', 'chain', ?4, ?3)",
+    "UPDATE stack_runs SET status = 'processing', owner = ?2, epoch = epoch + 1, ready_at = NULL WHERE no = ?1",
+    "UPDATE task_runs SET status = 'processing', started_at = ?2 WHERE id = ?1",
+    "UPDATE stack_runs SET status = 'completed', outcome = ?2, owner = NULL, settled_at = ?3, \
+     delivered_order = ?4, delivered_turn = 1, delivered_at = ?3 WHERE no = ?1",
+    "UPDATE stack_runs SET delivered_order = ?2, delivered_turn = 1, delivered_at = ?3, unread = NULL WHERE no = ?1",
+    "INSERT INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
+     made_count, delivered_count, dropped_count, attempt, in_doubt, service, path, args, created_at, started_at) \
+     VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, 'processing', ?6, 1, 0, 0, 0, 0, 1, 0, ?7, ?8, ?9, ?10, ?10)",
+    "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, started_at = COALESCE(started_at, ?4) WHERE no = ?1",
+    "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, started_at = COALESCE(started_at, ?4), \
+     status = 'suspended_waiting_child' WHERE no = ?1",
+    "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, started_at = COALESCE(started_at, ?4), \
+     status = 'completed', outcome = ?5, owner = NULL, unread = parent_no, settled_at = ?4 WHERE no = ?1",
+    "UPDATE stack_runs SET status = 'pending_resume' WHERE no = ?1",
+    "UPDATE task_runs SET status = 'completed', outcome = ?2, ended_at = ?3 WHERE id = ?1",
+];
+const NEW_RUN: usize = 0;
+const NEW_ROOT: usize = 1;
+const CLAIM: usize = 2;
+const BEGIN_RUN: usize = 3;
+const DELIVER: usize = 4;
+const DELIVER_RECORDED: usize = 5;
+const MAKE: usize = 6;
+const GO_ON: usize = 7;
+const SUSPEND: usize = 8;
+const END: usize = 9;
+const WAKE: usize = 10;
+const END_RUN: usize = 11;
+
 impl Batch<'_> {
-    fn cached(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
-        self.connection.prepare_cached(sql)
+    fn execute(&mut self, which: usize, values: impl Params) -> rusqlite::Result<()> {
+        let statement = match &mut self.statements[which] {
+            Some(statement) => statement,
+            unused => unused.insert(self.connection.prepare_cached(SQL[which])?),
+        };
+        statement.execute(values).map(drop)
     }
 
     /// A task run and its root frame.
-    pub fn submit(&self) -> rusqlite::Result<Frame> {
-        let run = id();
-        self.cached(
-            "INSERT INTO task_runs (id, task, version, status, input, request_hash, priority, run_at, created_at) \
-             VALUES (?1, 'chain', ?2, 'queued', ?3, ?4, 0, ?5, ?5)",
-        )?
-        .execute(params![run, VERSION, INPUT, HASH, TIME])?;
-        let frame = id();
-        self.cached(
-            "INSERT INTO stack_runs (id, task_run_id, kind, seq, depth, priority, status, epoch, turn, made_count, delivered_count, \
-             dropped_count, attempt, in_doubt, ready_at, service, path, version, created_at) \
-             VALUES (?1, ?2, 'frame', 0, 0, 0, 'pending', 0, 0, 0, 0, 0, 0, 0, ?3, 'task', 'chain', ?4, ?3)",
-        )?
-        .execute(params![frame, run, TIME, VERSION])?;
+    pub fn submit(&mut self) -> rusqlite::Result<Frame> {
+        let (run, id) = (self.ids.next(), self.ids.next());
+        self.execute(NEW_RUN, params![run, VERSION, INPUT, HASH, TIME])?;
+        self.execute(NEW_ROOT, params![id, run, TIME, VERSION])?;
         Ok(Frame {
             run,
-            id: frame,
             no: self.connection.last_insert_rowid(),
             parent: None,
+            nests: false,
             made: 0,
             delivered: 0,
             children: Vec::new(),
@@ -227,26 +268,21 @@ impl Batch<'_> {
     }
 
     /// Frame and run become `processing`.
-    pub fn claim(&self, frame: &Frame) -> rusqlite::Result<()> {
-        self.cached(
-            "UPDATE stack_runs SET status = 'processing', owner = ?2, epoch = epoch + 1, ready_at = NULL WHERE no = ?1",
-        )?
-        .execute(params![frame.no, self.owner])?;
-        self.cached("UPDATE task_runs SET status = 'processing', started_at = ?2 WHERE id = ?1")?
-            .execute(params![frame.run, TIME])?;
-        Ok(())
+    pub fn claim(&mut self, frame: &Frame) -> rusqlite::Result<()> {
+        self.execute(CLAIM, params![frame.no, OWNER])?;
+        self.execute(BEGIN_RUN, params![frame.run, TIME])
     }
 
     /// A turn.
-    pub fn turn(&self, frame: &mut Frame, turn: Turn) -> rusqlite::Result<()> {
+    pub fn turn(&mut self, frame: &mut Frame, turn: Turn) -> rusqlite::Result<()> {
         for _ in 0..turn.delivers {
             let child = frame.children[frame.delivered as usize];
             frame.delivered += 1;
-            self.cached(
-                "UPDATE stack_runs SET status = 'completed', outcome = COALESCE(outcome, ?2), owner = NULL, settled_at = ?3, \
-                 delivered_order = ?4, delivered_turn = 1, delivered_at = ?3 WHERE no = ?1",
-            )?
-            .execute(params![child, OUTCOME, TIME, frame.delivered])?;
+            if frame.nests {
+                self.execute(DELIVER_RECORDED, params![child, frame.delivered, TIME])?;
+            } else {
+                self.execute(DELIVER, params![child, OUTCOME, TIME, frame.delivered])?;
+            }
         }
         for _ in 0..turn.makes {
             self.make(frame, "call", "bench", "step")?;
@@ -255,14 +291,15 @@ impl Batch<'_> {
     }
 
     /// A turn that makes a nested frame, claimed at birth.
-    pub fn nest(&self, frame: &mut Frame) -> rusqlite::Result<Frame> {
-        let (id, no) = self.make(frame, "frame", "tasks", "child")?;
+    pub fn nest(&mut self, frame: &mut Frame) -> rusqlite::Result<Frame> {
+        frame.nests = true;
+        let no = self.make(frame, "frame", "tasks", "child")?;
         self.go_on(frame, false)?;
         Ok(Frame {
-            run: frame.run.clone(),
-            id,
+            run: frame.run,
             no,
             parent: Some(frame.no),
+            nests: false,
             made: 0,
             delivered: 0,
             children: Vec::new(),
@@ -270,58 +307,77 @@ impl Batch<'_> {
     }
 
     fn make(
-        &self,
+        &mut self,
         frame: &mut Frame,
         kind: &str,
         service: &str,
         path: &str,
-    ) -> rusqlite::Result<(String, i64)> {
+    ) -> rusqlite::Result<i64> {
         frame.made += 1;
-        let id = id();
-        self.cached(
-            "INSERT INTO stack_runs (id, task_run_id, parent_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
-             made_count, delivered_count, dropped_count, attempt, in_doubt, service, path, args, created_at, started_at) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0, 'processing', ?7, 1, 0, 0, 0, 0, 1, 0, ?8, ?9, ?10, ?11, ?11)",
-        )?
-        .execute(params![
-            id, frame.run, frame.id, frame.no, kind, frame.made, self.owner, service, path, ARGS, TIME
-        ])?;
+        let id = self.ids.next();
+        self.execute(
+            MAKE,
+            params![
+                id, frame.run, frame.no, kind, frame.made, OWNER, service, path, ARGS, TIME
+            ],
+        )?;
         let no = self.connection.last_insert_rowid();
         frame.children.push(no);
-        Ok((id, no))
+        Ok(no)
     }
 
-    fn go_on(&self, frame: &Frame, ends: bool) -> rusqlite::Result<()> {
-        self.cached(
-            "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, started_at = COALESCE(started_at, ?4) WHERE no = ?1",
-        )?
-        .execute(params![frame.no, frame.made, frame.delivered, TIME])?;
+    fn go_on(&mut self, frame: &Frame, ends: bool) -> rusqlite::Result<()> {
+        let (no, made, delivered) = (frame.no, frame.made, frame.delivered);
         if !ends {
-            if frame.delivered == 0 {
-                self.cached(
-                    "UPDATE stack_runs SET status = 'suspended_waiting_child' WHERE no = ?1",
-                )?
-                .execute([frame.no])?;
-            }
-            return Ok(());
+            let which = if delivered == 0 { SUSPEND } else { GO_ON };
+            return self.execute(which, params![no, made, delivered, TIME]);
         }
-        self.cached(
-            "UPDATE stack_runs SET status = 'completed', outcome = ?2, owner = NULL, settled_at = ?3 WHERE no = ?1",
-        )?
-        .execute(params![frame.no, OUTCOME, TIME])?;
+        self.execute(END, params![no, made, delivered, TIME, OUTCOME])?;
         if let Some(parent) = frame.parent {
-            self.cached("UPDATE stack_runs SET status = 'pending_resume' WHERE no = ?1")?
-                .execute([parent])?;
+            self.execute(WAKE, [parent])
         } else {
-            self.cached(
-                "UPDATE task_runs SET status = 'completed', outcome = ?2, ended_at = ?3 WHERE id = ?1",
-            )?
-            .execute(params![frame.run, OUTCOME, TIME])?;
+            self.execute(END_RUN, params![frame.run, OUTCOME, TIME])
         }
-        Ok(())
     }
 }
 
-fn id() -> String {
-    Uuid::now_v7().to_string()
+/// An id as the text of its column.
+#[derive(Clone, Copy, Debug)]
+struct Id([u8; 36]);
+
+impl ToSql for Id {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(&self.0)))
+    }
+}
+
+/// Makes ids as an engine does: its own time, and numbers from a generator without a system call.
+#[derive(Default)]
+struct Ids {
+    /// Since [`TIME`]; one more with each transaction.
+    millis: u64,
+    /// Of splitmix64.
+    state: u64,
+}
+
+impl Ids {
+    fn next(&mut self) -> Id {
+        let mut random = [0; 16];
+        random[..8].copy_from_slice(&self.number().to_le_bytes());
+        random[8..].copy_from_slice(&self.number().to_le_bytes());
+        let [bytes @ .., _, _, _, _, _, _] = random;
+        let uuid = Builder::from_unix_timestamp_millis(TIME.unsigned_abs() + self.millis, &bytes)
+            .into_uuid();
+        let mut text = [0; 36];
+        uuid.as_hyphenated().encode_lower(&mut text);
+        Id(text)
+    }
+
+    fn number(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut number = self.state;
+        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        number ^ (number >> 31)
+    }
 }

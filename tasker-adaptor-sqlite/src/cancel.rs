@@ -192,7 +192,7 @@ fn cancel_row(tx: &Tx<'_>, no: i64, now: Timestamp) -> Outcome<()> {
     tx.conn
         .cached(
             "UPDATE stack_runs SET status = 'cancelled', owner = NULL, ready_at = NULL, epoch = epoch + 1, \
-             blocked_reason = NULL, settled_at = ?2 WHERE no = ?1",
+             blocked_reason = NULL, settled_at = ?2, waits = NULL WHERE no = ?1",
         )?
         .execute((no, now.as_millis()))?;
     Ok(())

@@ -9,28 +9,36 @@ use tasker_adaptor::{
 };
 
 use crate::cached::Cached as _;
-use crate::columns::{Cells, HasKey, STACK_RUN, STACK_RUN_WIDTH, stack_run};
+use crate::columns::{Cells, HasKey, PARENT, STACK_RUN_WIDTH, stack_run, stack_run_columns};
 use crate::fault::{Fault, Outcome};
-use crate::tree::{BlockedRow, block, follow_root, has_unread, is_live};
+use crate::tree::{BlockedRow, block, follow_root, has_unread, live};
 use crate::writer::Tx;
 
 static WITH_RUN: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT {STACK_RUN}, r.task, r.version, r.priority, r.correlation_id, r.traceparent, r.deadline, r.labels, r.cancel_by, r.status, r.input \
-         FROM stack_runs s JOIN task_runs r ON r.id = s.task_run_id WHERE s.no = ?1"
+        "SELECT {}, r.task, r.version, r.priority, r.correlation_id, r.traceparent, r.deadline, r.labels, r.cancel_by, r.status, r.input \
+         FROM stack_runs s JOIN task_runs r ON r.id = s.task_run_id WHERE s.no = ?1",
+        stack_run_columns(PARENT)
     )
 });
 
 /// Takes ready frames: priority first, then the time they became ready. `None` when the worker is not live.
 pub(crate) fn claim_frames(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Option<Vec<ClaimedFrame>>> {
-    if !is_live(tx, claim.worker)? {
+    let Some(owner) = live(tx, claim.worker)? else {
         return Ok(None);
-    }
+    };
     let nos = ready(tx.conn, "frame", claim)?;
     let mut frames = Vec::with_capacity(nos.len());
     for no in nos {
         if let Some((row, run)) = read_or_block(tx, no, claim.now)? {
-            frames.push(take_frame(tx, no, row, run, claim.worker, claim.now)?);
+            frames.push(take_frame(
+                tx,
+                (no, owner),
+                row,
+                run,
+                claim.worker,
+                claim.now,
+            )?);
         }
     }
     Ok(Some(frames))
@@ -38,9 +46,9 @@ pub(crate) fn claim_frames(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Option<Vec
 
 /// Takes ready calls, in the same order. `None` when the worker is not live.
 pub(crate) fn claim_calls(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Option<Vec<ClaimedCall>>> {
-    if !is_live(tx, claim.worker)? {
+    let Some(owner) = live(tx, claim.worker)? else {
         return Ok(None);
-    }
+    };
     let nos = ready(tx.conn, "call", claim)?;
     let mut calls = Vec::with_capacity(nos.len());
     for no in nos {
@@ -52,7 +60,7 @@ pub(crate) fn claim_calls(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Option<Vec<
                 "UPDATE stack_runs SET status = 'processing', owner = ?2, epoch = epoch + 1, attempt = attempt + 1, \
                  ready_at = NULL, started_at = ?3 WHERE no = ?1",
             )?
-            .execute((no, claim.worker.key(), claim.now.as_millis()))?;
+            .execute((no, owner, claim.now.as_millis()))?;
         row.status = StackStatus::Processing;
         row.owner = Some(claim.worker);
         row.epoch = row.epoch.next();
@@ -73,15 +81,15 @@ pub(crate) fn reload_frame(
     worker: WorkerId,
     now: Timestamp,
 ) -> Outcome<Option<ClaimedFrame>> {
-    if !is_live(tx, worker)? {
+    let Some(owner) = live(tx, worker)? else {
         return Ok(None);
-    }
+    };
     let found: Option<(i64, i64, bool, String)> = tx
         .conn
         .cached(
             "SELECT no, turn, parent_no IS NULL, task_run_id FROM stack_runs WHERE id = ?1 AND owner = ?2 AND kind = 'frame'",
         )?
-        .query_row((frame.key(), worker.key()), |row| {
+        .query_row((frame.key(), owner), |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         })
         .optional()?;
@@ -100,7 +108,7 @@ pub(crate) fn reload_frame(
         return Ok(None);
     }
     match read_or_block(tx, no, now)? {
-        Some((row, run)) => take_frame(tx, no, row, run, worker, now).map(Some),
+        Some((row, run)) => take_frame(tx, (no, owner), row, run, worker, now).map(Some),
         None => Ok(None),
     }
 }
@@ -227,10 +235,10 @@ fn read(row: &Row<'_>) -> Outcome<(StackRun, RunOf)> {
     Ok((stack, RunOf { context, input }))
 }
 
-/// A VM will be built from the row: this worker's, at an epoch of its own.
+/// A VM will be built from the row: this worker's, at an epoch of its own. First the numbers of row and worker.
 fn take_frame(
     tx: &mut Tx<'_>,
-    no: i64,
+    (no, owner): (i64, i64),
     mut row: StackRun,
     run: RunOf,
     worker: WorkerId,
@@ -240,7 +248,7 @@ fn take_frame(
         .cached(
             "UPDATE stack_runs SET status = 'processing', owner = ?2, epoch = epoch + 1, ready_at = NULL WHERE no = ?1",
         )?
-        .execute((no, worker.key()))?;
+        .execute((no, owner))?;
     row.status = StackStatus::Processing;
     row.owner = Some(worker);
     row.epoch = row.epoch.next();

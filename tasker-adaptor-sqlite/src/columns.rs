@@ -26,11 +26,6 @@ impl Key {
         Self(text)
     }
 
-    /// Whether the column holds this id.
-    pub(crate) fn is(&self, value: ValueRef<'_>) -> bool {
-        matches!(value, ValueRef::Text(text) if text == self.0)
-    }
-
     pub(crate) fn as_str(&self) -> &str {
         // Made of hyphenated hex, or of a TEXT column that was read as UTF-8.
         std::str::from_utf8(&self.0).unwrap_or_default()
@@ -66,16 +61,23 @@ impl HasKey for WorkerId {
     }
 }
 
-/// The columns of [`stack_run`], in its order, of a table that is called `s`.
-pub(crate) const STACK_RUN: &str = "s.id, s.task_run_id, s.parent_id, s.kind, s.seq, s.depth, s.status, s.owner, s.epoch, s.turn, s.made_count, s.delivered_count, s.delivered_order, s.delivered_turn, s.delivered_at, s.attempt, s.in_doubt, s.due_at, s.service, s.path, s.args, s.version, s.outcome, s.blocked_reason, s.created_at, s.started_at, s.settled_at, s.take_overs, s.policy";
+/// The columns of [`stack_run`], in its order, of a table that is called `s`; `parent` gives the id of the row's frame.
+pub(crate) fn stack_run_columns(parent: &str) -> String {
+    format!("s.id, s.task_run_id, {parent} AS parent_id, {STACK_RUN}")
+}
 
-/// How many columns [`STACK_RUN`] has.
+/// The id of the frame that made a row, where the query does not have it already. Of a row whose frame is gone: no id.
+pub(crate) const PARENT: &str = "CASE WHEN s.parent_no IS NOT NULL THEN COALESCE((SELECT p.id FROM stack_runs p WHERE p.no = s.parent_no), '') END";
+
+const STACK_RUN: &str = "s.kind, s.seq, s.depth, s.status, (SELECT w.id FROM workers w WHERE w.no = s.owner) AS owner, s.epoch, s.turn, s.made_count, s.delivered_count, s.delivered_order, s.delivered_turn, s.delivered_at, s.attempt, s.in_doubt, s.due_at, s.service, s.path, s.args, s.version, s.outcome, s.blocked_reason, s.created_at, s.started_at, s.settled_at, s.take_overs, s.policy";
+
+/// How many columns [`stack_run_columns`] gives.
 pub(crate) const STACK_RUN_WIDTH: usize = 29;
 
 /// The columns of [`task_run`], in its order, of a table that is called `r`. `record` is read by the caller.
 pub(crate) const TASK_RUN: &str = "r.id, r.task, r.version, r.status, r.input, r.outcome, r.blocked_reason, r.idempotency_key, r.priority, r.run_at, r.deadline, r.labels, r.correlation_id, r.traceparent, r.created_at, r.started_at, r.ended_at, r.cancel_by, r.folded_at";
 
-/// Reads one row of [`STACK_RUN`].
+/// Reads one row of [`stack_run_columns`].
 pub(crate) fn stack_run(row: &Row<'_>) -> Outcome<StackRun> {
     let cells = Cells {
         row,

@@ -1,11 +1,12 @@
 //! The commit of turns (PROTOCOL a3): all fences, then all settlements and inserts, then all next statuses with their wakes.
 //!
-//! The hot path: a step of a chain is two reads by id, one UPDATE of the settled call, one INSERT of the made one and one UPDATE of the
-//! frame. Fences are read before anything is written, so that a refused turn leaves nothing to undo.
+//! The hot path: a step of a chain is one read (the frame with the call that it delivers), one UPDATE of that call, one INSERT of the
+//! made one and one UPDATE of the frame; the UPDATEs touch one index, that by owner. Fences are read before anything is written, so that
+//! a refused turn leaves nothing to undo.
 
 use std::collections::HashSet;
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
 use tasker_adaptor::{
     CommitRefused, Delivery, DeliverySource, Failure, FrameNext, Json, LogLine, MadeKind,
     NewStackRun, Outcome as Ending, StackRunId, StackStatus, StorageError, TurnCommit, TurnReceipt,
@@ -16,8 +17,8 @@ use crate::cached::Cached as _;
 use crate::columns::{HasKey, Key, ending_columns};
 use crate::fault::{Fault, Outcome, Refusable};
 use crate::tree::{
-    BlockedRow, EndingFrame, FrameEnd, block, cancel_open_rows, frame_ended, is_live,
-    leave_children, refresh_run,
+    BlockedRow, EndingFrame, FrameEnd, block, cancel_open_rows, frame_ended, leave_children, live,
+    refresh_run,
 };
 use crate::writer::Tx;
 
@@ -121,6 +122,8 @@ enum Pass {
 /// A frame between its fence and its next status.
 struct Frame {
     no: i64,
+    /// Number of the worker whose turn this is.
+    worker: i64,
     key: Key,
     run: Key,
     parent: Option<i64>,
@@ -144,58 +147,84 @@ struct Child {
     settles: bool,
 }
 
+/// Where the columns of the child begin in [`Statements::frame`].
+const CHILD_OF_FRAME: usize = 11;
+
 /// The hot statements, prepared once a batch.
 struct Statements<'c> {
+    /// A frame with the first child that its turn delivers.
     frame: CachedStatement<'c>,
+    /// A further one, by the frame's number and the place in it: an index of numbers is walked faster than one of ids.
     child: CachedStatement<'c>,
     deliver_local: CachedStatement<'c>,
     deliver_recorded: CachedStatement<'c>,
     make: CachedStatement<'c>,
+    /// The frame goes on in the status that it has.
     go_on: CachedStatement<'c>,
+    /// It gets another one, unless a turn of the same batch has ended it.
+    go_on_to: CachedStatement<'c>,
+    /// It ends, likewise.
+    end: CachedStatement<'c>,
 }
+
+/// A timer that its own worker saw fire.
+const DELIVER_TIMER: &str = "UPDATE stack_runs SET status = 'completed', outcome = '', settled_at = ?2, delivered_order = ?3, \
+     delivered_turn = ?4, delivered_at = ?2, waits = NULL WHERE no = ?1";
 
 impl<'c> Statements<'c> {
     fn prepare(conn: &'c Connection) -> Outcome<Self> {
         Ok(Self {
             frame: conn.cached(
-                "SELECT no, status, owner, epoch, turn, made_count, delivered_count, dropped_count, parent_no, depth, priority \
-                 FROM stack_runs WHERE id = ?1 AND task_run_id = ?2 AND kind = 'frame'",
+                "SELECT f.no, f.status, f.owner, f.epoch, f.turn, f.made_count, f.delivered_count, f.dropped_count, f.parent_no, f.depth, \
+                 f.priority, c.no, c.kind, c.status, c.owner, c.epoch, c.delivered_order \
+                 FROM stack_runs f LEFT JOIN stack_runs c ON c.parent_no = f.no AND c.seq = ?3 AND +c.id = ?4 \
+                 WHERE f.id = ?1 AND f.task_run_id = ?2 AND f.kind = 'frame'",
             )?,
             child: conn.cached(
-                "SELECT no, parent_no, kind, status, owner, epoch, delivered_order, seq FROM stack_runs WHERE id = ?1",
+                "SELECT no, kind, status, owner, epoch, delivered_order FROM stack_runs WHERE parent_no = ?1 AND seq = ?2 AND +id = ?3",
             )?,
             deliver_local: conn.cached(
                 "UPDATE stack_runs SET status = ?2, outcome = ?3, owner = NULL, settled_at = ?4, \
                  delivered_order = ?5, delivered_turn = ?6, delivered_at = ?4 WHERE no = ?1",
             )?,
             deliver_recorded: conn.cached(
-                "UPDATE stack_runs SET delivered_order = ?2, delivered_turn = ?3, delivered_at = ?4 WHERE no = ?1",
+                "UPDATE stack_runs SET delivered_order = ?2, delivered_turn = ?3, delivered_at = ?4, unread = NULL WHERE no = ?1",
             )?,
             make: conn.cached(
-                "INSERT INTO stack_runs (id, task_run_id, parent_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
-                 made_count, delivered_count, dropped_count, attempt, in_doubt, due_at, ready_at, service, path, args, version, created_at, started_at, policy) \
-                 VALUES (?1, ?2, ?3, ?20, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, 0, 0, ?11, 0, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?21)",
+                "INSERT INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
+                 made_count, delivered_count, dropped_count, attempt, in_doubt, due_at, ready_at, waits, service, path, args, version, created_at, started_at, policy) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, 0, 0, ?11, 0, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
             )?,
             go_on: conn.cached(
                 "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
                  started_at = COALESCE(started_at, ?5) WHERE no = ?1",
             )?,
+            go_on_to: conn.cached(
+                "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
+                 started_at = COALESCE(started_at, ?5), status = IIF(settled_at IS NULL, ?6, status) WHERE no = ?1",
+            )?,
+            end: conn.cached(
+                "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
+                 started_at = COALESCE(started_at, ?5), status = IIF(settled_at IS NULL, ?6, status), \
+                 outcome = IIF(settled_at IS NULL, ?7, outcome), owner = NULL, unread = IIF(settled_at IS NULL, parent_no, unread), \
+                 settled_at = COALESCE(settled_at, ?5) WHERE no = ?1",
+            )?,
         })
     }
 }
 
-/// Which workers are live, read once a batch for each.
+/// The numbers of live workers, read once a batch for each.
 #[derive(Default)]
-struct Workers(Vec<(WorkerId, bool)>);
+struct Workers(Vec<(WorkerId, Option<i64>)>);
 
 impl Workers {
-    fn is_live(&mut self, tx: &Tx<'_>, worker: WorkerId) -> Outcome<bool> {
-        if let Some((_, live)) = self.0.iter().find(|(known, _)| *known == worker) {
-            return Ok(*live);
+    fn live(&mut self, tx: &Tx<'_>, worker: WorkerId) -> Outcome<Option<i64>> {
+        if let Some((_, number)) = self.0.iter().find(|(known, _)| *known == worker) {
+            return Ok(*number);
         }
-        let live = is_live(tx, worker)?;
-        self.0.push((worker, live));
-        Ok(live)
+        let number = live(tx, worker)?;
+        self.0.push((worker, number));
+        Ok(number)
     }
 }
 
@@ -205,15 +234,17 @@ fn fence(
     workers: &mut Workers,
     turn: &TurnCommit,
 ) -> Outcome<Pass> {
-    if !workers.is_live(tx, turn.lease.worker)? {
+    let Some(worker) = workers.live(tx, turn.lease.worker)? else {
         return Ok(Pass::Refused(CommitRefused::LeaseLost));
-    }
-    let (frame_key, run_key, worker) = (
-        turn.frame.key(),
-        turn.task_run.key(),
-        turn.lease.worker.key(),
-    );
-    let mut rows = statements.frame.query((frame_key, run_key))?;
+    };
+    let (frame_key, run_key) = (turn.frame.key(), turn.task_run.key());
+    let first = turn.delivered.first();
+    let mut rows = statements.frame.query((
+        frame_key,
+        run_key,
+        first.map(|delivery| delivery.seq.0),
+        first.map(|delivery| delivery.child.key()),
+    ))?;
     let Some(row) = rows.next()? else {
         return Ok(Pass::Refused(CommitRefused::Gone));
     };
@@ -235,12 +266,13 @@ fn fence(
     if status.is_terminal() {
         return Ok(Pass::Refused(CommitRefused::Ended));
     }
-    let mine = worker.is(row.get_ref(2)?);
+    let mine = row.get::<_, Option<i64>>(2)? == Some(worker);
     if number != turn.turn.0 || !same_epoch || !mine {
         return Ok(Pass::Refused(CommitRefused::Superseded));
     }
     let mut frame = Frame {
         no: row.get(0)?,
+        worker,
         key: frame_key,
         run: run_key,
         parent: row.get(8)?,
@@ -254,29 +286,45 @@ fn fence(
         made_open: 0,
         run_cancelled: false,
     };
+    let first = match first {
+        Some(delivery) => delivered_child(row, CHILD_OF_FRAME, delivery, worker)?,
+        None => None,
+    };
     drop(rows);
-    if let Some(refused) = fence_deliveries(statements, turn, worker, &mut frame)? {
+    if let Some(refused) = fence_deliveries(statements, turn, first, &mut frame)? {
         return Ok(Pass::Refused(refused));
     }
-    if matches!(turn.next, FrameNext::Suspended) && !leaves_something(statements, turn, &frame)? {
+    if matches!(turn.next, FrameNext::Suspended) && !leaves_something(tx, turn, &frame)? {
         return Ok(Pass::Refused(CommitRefused::SuspendedOnNothing));
     }
     Ok(Pass::Apply(frame))
 }
 
+/// `first` is the first delivered child, which was read with the frame.
 fn fence_deliveries(
     statements: &mut Statements<'_>,
     turn: &TurnCommit,
-    worker: Key,
+    first: Option<Child>,
     frame: &mut Frame,
 ) -> Outcome<Option<CommitRefused>> {
     let mut seen = HashSet::new();
+    let mut first = Some(first);
     for delivery in &turn.delivered {
         let stale = Some(CommitRefused::Stale { seq: delivery.seq });
         if turn.delivered.len() > 1 && !seen.insert(delivery.child) {
             return Ok(stale);
         }
-        match fence_delivery(&mut statements.child, delivery, frame.no, worker)? {
+        let child = if let Some(first) = first.take() {
+            first
+        } else {
+            let key = (frame.no, delivery.seq.0, delivery.child.key());
+            let mut rows = statements.child.query(key)?;
+            match rows.next()? {
+                Some(row) => delivered_child(row, 0, delivery, frame.worker)?,
+                None => None,
+            }
+        };
+        match child {
             Some(child) => frame.deliveries.push(child),
             None => return Ok(stale),
         }
@@ -284,56 +332,46 @@ fn fence_deliveries(
     Ok(None)
 }
 
-/// The child as the turn says it is, or `None`.
-fn fence_delivery(
-    statement: &mut CachedStatement<'_>,
+/// The child as the turn says it is, or `None`; its columns begin at `at`.
+fn delivered_child(
+    row: &Row<'_>,
+    at: usize,
     delivery: &Delivery,
-    frame: i64,
-    worker: Key,
+    worker: i64,
 ) -> Outcome<Option<Child>> {
-    let mut rows = statement.query([delivery.child.key()])?;
-    let Some(row) = rows.next()? else {
+    let Some(no) = row.get::<_, Option<i64>>(at)? else {
         return Ok(None);
     };
     let word = |column| -> Outcome<&str> {
         Ok(row
-            .get_ref(column)?
+            .get_ref(at + column)?
             .as_str()
             .map_err(rusqlite::Error::from)?)
     };
-    let status = word(3)?;
-    let delivered: Option<u32> = row.get(6)?;
-    let seq: u32 = row.get(7)?;
-    if row.get::<_, Option<i64>>(1)? != Some(frame) || delivered.is_some() || seq != delivery.seq.0
-    {
+    let status = word(2)?;
+    if row.get::<_, Option<u32>>(at + 5)?.is_some() {
         return Ok(None);
     }
     let settled = matches!(status, "completed" | "failed");
     let fits = match &delivery.source {
         DeliverySource::Local { epoch, .. } => {
-            word(2)? == "call"
-                && row.get::<_, u32>(5)? == epoch.0
-                && (settled || (status == "processing" && worker.is(row.get_ref(4)?)))
+            word(1)? == "call"
+                && row.get::<_, u32>(at + 4)? == epoch.0
+                && (settled
+                    || (status == "processing"
+                        && row.get::<_, Option<i64>>(at + 3)? == Some(worker)))
         }
         DeliverySource::Recorded => settled,
-        DeliverySource::Timer => word(2)? == "timer" && (settled || status == "pending"),
+        DeliverySource::Timer => word(1)? == "timer" && (settled || status == "pending"),
     };
-    Ok(if fits {
-        Some(Child {
-            no: row.get(0)?,
-            settles: !settled,
-        })
-    } else {
-        None
-    })
+    Ok(fits.then_some(Child {
+        no,
+        settles: !settled,
+    }))
 }
 
 /// Whether an open or unread child exists after the turn.
-fn leaves_something(
-    statements: &mut Statements<'_>,
-    turn: &TurnCommit,
-    frame: &Frame,
-) -> Outcome<bool> {
+fn leaves_something(tx: &Tx<'_>, turn: &TurnCommit, frame: &Frame) -> Outcome<bool> {
     let mut left = i64::from(frame.made) + turn.made.len() as i64
         - i64::from(frame.delivered)
         - turn.delivered.len() as i64
@@ -343,29 +381,23 @@ fn leaves_something(
             continue;
         }
         let is_made = turn.made.iter().any(|made| made.id == *id);
-        if is_made || is_open_child(statements, turn, frame, *id)? {
+        if is_made || is_open_child(tx, turn, frame, *id)? {
             left -= 1;
         }
     }
     Ok(left > 0)
 }
 
-fn is_open_child(
-    statements: &mut Statements<'_>,
-    turn: &TurnCommit,
-    frame: &Frame,
-    id: StackRunId,
-) -> Outcome<bool> {
+fn is_open_child(tx: &Tx<'_>, turn: &TurnCommit, frame: &Frame, id: StackRunId) -> Outcome<bool> {
     if turn.delivered.iter().any(|delivery| delivery.child == id) {
         return Ok(false);
     }
-    let mut rows = statements.child.query([id.key()])?;
-    let Some(row) = rows.next()? else {
-        return Ok(false);
-    };
-    let status = row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?;
-    Ok(row.get::<_, Option<i64>>(1)? == Some(frame.no)
-        && !matches!(status, "completed" | "failed" | "cancelled"))
+    Ok(tx
+        .conn
+        .cached(
+            "SELECT 1 FROM stack_runs WHERE id = ?1 AND parent_no = ?2 AND status NOT IN ('completed','failed','cancelled')",
+        )?
+        .exists((id.key(), frame.no))?)
 }
 
 /// Settlements, inserts, drops and log lines.
@@ -387,10 +419,16 @@ fn write(
                 .execute((child.no, frame.delivered, turn.turn.0, time))?;
             continue;
         }
-        let (status, outcome) = match &delivery.source {
-            DeliverySource::Local { outcome, .. } => ending_columns(outcome),
-            DeliverySource::Recorded | DeliverySource::Timer => ("completed", "".into()),
+        let DeliverySource::Local { outcome, .. } = &delivery.source else {
+            tx.conn.cached(DELIVER_TIMER)?.execute((
+                child.no,
+                time,
+                frame.delivered,
+                turn.turn.0,
+            ))?;
+            continue;
         };
+        let (status, outcome) = ending_columns(outcome);
         statements.deliver_local.execute((
             child.no,
             status,
@@ -472,12 +510,12 @@ fn make(
     };
     let is_claimable = matches!(kind, "call" | "frame");
     let claimed = new.claimed && is_claimable;
-    let owner = claimed.then(|| turn.lease.worker.key());
+    let owner = claimed.then_some(frame.worker);
     let key = new.id.key();
     let row = rusqlite::params![
         key,
         frame.run,
-        frame.key,
+        frame.no,
         kind,
         frame.made,
         depth,
@@ -488,13 +526,13 @@ fn make(
         i64::from(claimed && kind == "call"),
         due_at,
         (is_claimable && !claimed).then_some(time),
+        (!is_claimable).then_some(1),
         service,
         path,
         args,
         version,
         time,
         (claimed && kind == "call").then_some(time),
-        frame.no,
         policy,
     ];
     if let Err(error) = statements.make.execute(row) {
@@ -539,7 +577,7 @@ fn meet_stored_signal(tx: &Tx<'_>, run: Key, wait: Key, name: &str, time: i64) -
         .execute((signal, wait))?;
     tx.conn
         .cached(
-            "UPDATE stack_runs SET status = 'completed', outcome = ?2, settled_at = ?3 WHERE id = ?1",
+            "UPDATE stack_runs SET status = 'completed', outcome = ?2, settled_at = ?3, waits = NULL, unread = parent_no WHERE id = ?1",
         )?
         .execute((wait, payload, time))?;
     Ok(true)
@@ -571,7 +609,7 @@ fn drop_child(
     tx.conn
         .cached(
             "UPDATE stack_runs SET status = 'cancelled', owner = NULL, ready_at = NULL, epoch = epoch + 1, \
-             blocked_reason = NULL, settled_at = ?2 WHERE no = ?1",
+             blocked_reason = NULL, settled_at = ?2, waits = NULL WHERE no = ?1",
         )?
         .execute((no, turn.time.as_millis()))?;
     if is_frame {
@@ -613,13 +651,6 @@ fn move_frame(
         }
         FrameNext::Cancelled => None,
     };
-    statements.go_on.execute((
-        frame.no,
-        frame.made,
-        frame.delivered,
-        frame.dropped,
-        turn.time.as_millis(),
-    ))?;
     let (status, outcome) = match &ending {
         Some(ending) => {
             let (status, text) = ending_columns(ending);
@@ -627,11 +658,15 @@ fn move_frame(
         }
         None => ("cancelled", None),
     };
-    tx.conn
-        .cached(
-            "UPDATE stack_runs SET status = ?2, outcome = ?3, owner = NULL, settled_at = ?4 WHERE no = ?1 AND settled_at IS NULL",
-        )?
-        .execute((frame.no, status, outcome, turn.time.as_millis()))?;
+    statements.end.execute((
+        frame.no,
+        frame.made,
+        frame.delivered,
+        frame.dropped,
+        turn.time.as_millis(),
+        status,
+        outcome,
+    ))?;
     frame.status = status.parse()?;
     frame.run_cancelled = ending.is_none();
     let end = ending
@@ -664,17 +699,15 @@ fn suspend(
     } else {
         StackStatus::SuspendedWaitingChild
     };
-    statements.go_on.execute((
-        frame.no,
-        frame.made,
-        frame.delivered,
-        frame.dropped,
-        turn.time.as_millis(),
-    ))?;
-    if next != frame.status {
-        tx.conn
-            .cached("UPDATE stack_runs SET status = ?2 WHERE no = ?1 AND settled_at IS NULL")?
-            .execute((frame.no, next.as_str()))?;
+    let (made, delivered, dropped) = (frame.made, frame.delivered, frame.dropped);
+    let time = turn.time.as_millis();
+    if next == frame.status {
+        statements
+            .go_on
+            .execute((frame.no, made, delivered, dropped, time))?;
+    } else {
+        let row = (frame.no, made, delivered, dropped, time, next.as_str());
+        statements.go_on_to.execute(row)?;
     }
     if next == StackStatus::PendingResume {
         tx.hint_work();

@@ -42,16 +42,18 @@ pub(crate) fn open_writer(options: &Options) -> Outcome<Connection> {
     }
     use_write_ahead_log(&connection, options.busy_timeout)?;
     connection.execute_batch(&format!(
-        "PRAGMA synchronous = {}; PRAGMA journal_size_limit = {LOG_LIMIT}; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA temp_store = MEMORY",
+        "PRAGMA synchronous = {}; PRAGMA journal_size_limit = {LOG_LIMIT}; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}",
         options.synchronous.word()
     ))?;
+    connection.pragma_update(None, "cache_size", -i64::from(options.cache_kib))?;
     if found < schema::NEWEST {
+        // With temporary files: a migration may sort as much as there is.
         schema::migrate(&mut connection)?;
     }
+    connection.execute_batch("PRAGMA temp_store = MEMORY")?;
     if let Some(pages) = options.max_pages {
         connection.pragma_update(None, "max_page_count", pages)?;
     }
-    connection.pragma_update(None, "cache_size", -i64::from(options.cache_kib))?;
     Ok(connection)
 }
 

@@ -10,7 +10,7 @@ use crate::cached::Cached as _;
 use crate::columns::{HasKey, Key};
 use crate::fault::{Outcome, Refusable};
 use crate::tree::{
-    Answer, BlockedRow, block, each, follow_root, is_live, settle_row, status_from_children, wake,
+    Answer, BlockedRow, block, each, follow_root, live, settle_row, status_from_children, wake,
 };
 use crate::writer::Tx;
 
@@ -33,7 +33,7 @@ fn read(tx: &Tx<'_>, id: StackRunId, lease: Lease) -> Outcome<Option<Fenced>> {
     Ok(tx
         .conn
         .cached(
-            "SELECT no, task_run_id, parent_no, kind, status, owner = ?2, epoch, turn, outcome IS NOT NULL FROM stack_runs WHERE id = ?1",
+            "SELECT no, task_run_id, parent_no, kind, status, owner = (SELECT no FROM workers WHERE id = ?2), epoch, turn, outcome IS NOT NULL FROM stack_runs WHERE id = ?1",
         )?
         .query_row((key, lease.worker.key()), |row| {
             Ok(Fenced {
@@ -99,7 +99,7 @@ pub(crate) fn finish_calls(
 }
 
 fn finish_call(tx: &mut Tx<'_>, finish: &CallFinish, now: Timestamp) -> Outcome<Answer<bool>> {
-    if !is_live(tx, finish.lease.worker)? {
+    if live(tx, finish.lease.worker)?.is_none() {
         return Ok(Err(CommitRefused::LeaseLost));
     }
     let Some(row) = read(tx, finish.call, finish.lease)? else {
@@ -204,7 +204,7 @@ fn fenced(
     lease: Lease,
     kind: &str,
 ) -> Outcome<Result<Fenced, CommitRefused>> {
-    if !is_live(tx, lease.worker)? {
+    if live(tx, lease.worker)?.is_none() {
         return Ok(Err(CommitRefused::LeaseLost));
     }
     let Some(row) = read(tx, id, lease)? else {
@@ -279,7 +279,7 @@ pub(crate) fn fire_timers(
         .conn
         .cached(
             "SELECT t.no, f.no FROM stack_runs t CROSS JOIN stack_runs f ON f.no = t.parent_no \
-             WHERE t.kind = 'timer' AND t.status = 'pending' AND t.due_at <= ?1 AND (f.owner IS NULL OR t.due_at <= ?2) \
+             WHERE t.kind = 'timer' AND t.waits IS NOT NULL AND t.due_at <= ?1 AND (f.owner IS NULL OR t.due_at <= ?2) \
              ORDER BY t.due_at LIMIT ?3",
         )?
         .query_map((now.as_millis(), late.as_millis(), max as i64), |row| {

@@ -9,31 +9,43 @@ use tasker_adaptor::{FrameJournal, Journal, StackRun, StackRunId, StorageError, 
 
 use crate::SqliteStorage;
 use crate::cached::Cached as _;
-use crate::columns::{HasKey, STACK_RUN, stack_run};
+use crate::columns::{HasKey, PARENT, stack_run, stack_run_columns};
 use crate::fault::Outcome;
 
-pub(crate) static ONE: LazyLock<String> =
-    LazyLock::new(|| format!("SELECT {STACK_RUN} FROM stack_runs s WHERE s.id = ?1"));
-pub(crate) static CHILDREN: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "SELECT {STACK_RUN} FROM stack_runs s WHERE s.parent_no = (SELECT no FROM stack_runs WHERE id = ?1) ORDER BY s.seq"
+/// The frame whose id is asked for, as a row's parent.
+const ASKED: &str = "?1";
+
+static ONE: LazyLock<String> =
+    LazyLock::new(|| select(PARENT, "FROM stack_runs s WHERE s.id = ?1"));
+static CHILDREN: LazyLock<String> = LazyLock::new(|| {
+    select(
+        ASKED,
+        "FROM stack_runs s WHERE s.parent_no = (SELECT no FROM stack_runs WHERE id = ?1) ORDER BY s.seq",
     )
 });
-pub(crate) static UNREAD: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "SELECT {STACK_RUN} FROM stack_runs s WHERE s.parent_no = (SELECT no FROM stack_runs WHERE id = ?1) AND s.delivered_order IS NULL \
-         AND (s.status = 'completed' OR s.status = 'failed') ORDER BY s.seq"
+static UNREAD: LazyLock<String> = LazyLock::new(|| {
+    select(
+        ASKED,
+        "FROM stack_runs s WHERE s.unread = (SELECT no FROM stack_runs WHERE id = ?1) ORDER BY s.seq",
     )
 });
-pub(crate) static FRAMES: LazyLock<String> = LazyLock::new(|| {
-    format!("SELECT {STACK_RUN} FROM stack_runs s WHERE s.task_run_id = ?1 AND s.kind = 'frame'")
-});
-pub(crate) static LEAVES: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "SELECT {STACK_RUN} FROM stack_runs f CROSS JOIN stack_runs s ON s.parent_no = f.no \
-         WHERE f.task_run_id = ?1 AND f.kind = 'frame' AND s.kind <> 'frame'"
+static FRAMES: LazyLock<String> = LazyLock::new(|| {
+    select(
+        PARENT,
+        "FROM stack_runs s WHERE s.task_run_id = ?1 AND s.kind = 'frame'",
     )
 });
+static LEAVES: LazyLock<String> = LazyLock::new(|| {
+    select(
+        "f.id",
+        "FROM stack_runs f CROSS JOIN stack_runs s ON s.parent_no = f.no \
+         WHERE f.task_run_id = ?1 AND f.kind = 'frame' AND s.kind <> 'frame'",
+    )
+});
+
+fn select(parent: &str, from: &str) -> String {
+    format!("SELECT {} {from}", stack_run_columns(parent))
+}
 
 #[async_trait]
 impl Journal for SqliteStorage {

@@ -7,7 +7,7 @@ use crate::cached::Cached as _;
 use crate::columns::HasKey;
 use crate::fault::Outcome;
 use crate::finish::{Freed, free_call, free_frame};
-use crate::tree::{follow_root, is_live, status_from_children};
+use crate::tree::{follow_root, live, status_from_children};
 use crate::writer::Tx;
 
 /// Adds a live worker, or renews it.
@@ -56,10 +56,15 @@ pub(crate) fn retire(tx: &mut Tx<'_>, worker: WorkerId, now: Timestamp) -> Outco
     tx.conn
         .cached("UPDATE workers SET state = 'dead' WHERE id = ?1")?
         .execute([worker.key()])?;
-    let owner = worker.key();
-    let rows = rows_of(tx.conn, owner.as_str(), usize::MAX)?;
-    for row in &rows {
-        take(tx, row, Freed::Asked, now)?;
+    let owner: Option<i64> = tx
+        .conn
+        .cached("SELECT no FROM workers WHERE id = ?1")?
+        .query_row([worker.key()], |row| row.get(0))
+        .optional()?;
+    if let Some(owner) = owner {
+        for row in rows_of(tx.conn, owner, usize::MAX)? {
+            take(tx, &row, Freed::Asked, now)?;
+        }
     }
     Ok(())
 }
@@ -67,7 +72,7 @@ pub(crate) fn retire(tx: &mut Tx<'_>, worker: WorkerId, now: Timestamp) -> Outco
 /// Declares silent workers dead and frees rows whose owner is not live, at most `max`.
 pub(crate) fn reap(tx: &mut Tx<'_>, by: WorkerId, now: Timestamp, max: usize) -> Outcome<Reaped> {
     let mut reaped = Reaped::default();
-    if !is_live(tx, by)? {
+    if live(tx, by)?.is_none() {
         return Ok(reaped);
     }
     {
@@ -82,14 +87,14 @@ pub(crate) fn reap(tx: &mut Tx<'_>, by: WorkerId, now: Timestamp, max: usize) ->
         }
     }
     let mut left = max;
-    let mut after = String::new();
-    while let Some(owner) = next_owner(tx.conn, &after)? {
+    let mut after = 0;
+    while let Some(owner) = next_owner(tx.conn, after)? {
         let live = tx
             .conn
-            .cached("SELECT 1 FROM workers WHERE id = ?1 AND state = 'live'")?
-            .exists([&owner])?;
+            .cached("SELECT 1 FROM workers WHERE no = ?1 AND state = 'live'")?
+            .exists([owner])?;
         if !live {
-            let rows = rows_of(tx.conn, &owner, left.saturating_add(1))?;
+            let rows = rows_of(tx.conn, owner, left.saturating_add(1))?;
             for row in rows.iter().take(left) {
                 take(tx, row, Freed::Died, now)?;
                 if row.is_frame {
@@ -117,15 +122,15 @@ struct Owned {
     turn: i64,
 }
 
-/// The next owner of any row, in byte order: owners are few, so each is one seek.
-fn next_owner(conn: &Connection, after: &str) -> Outcome<Option<String>> {
+/// The next owner of any row: owners are few, so each is one seek.
+fn next_owner(conn: &Connection, after: i64) -> Outcome<Option<i64>> {
     Ok(conn
         .cached("SELECT owner FROM stack_runs WHERE owner > ?1 ORDER BY owner LIMIT 1")?
         .query_row([after], |row| row.get(0))
         .optional()?)
 }
 
-fn rows_of(conn: &Connection, owner: &str, max: usize) -> Outcome<Vec<Owned>> {
+fn rows_of(conn: &Connection, owner: i64, max: usize) -> Outcome<Vec<Owned>> {
     let rows = conn
         .cached(
             "SELECT no, task_run_id, parent_no IS NULL, kind = 'frame', turn FROM stack_runs WHERE owner = ?1 LIMIT ?2",

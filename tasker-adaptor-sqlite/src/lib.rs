@@ -14,6 +14,7 @@
 //! # Ok(()) }
 //! ```
 
+mod audit;
 mod backlog;
 mod cached;
 mod cancel;

@@ -2,13 +2,13 @@
 
 use async_trait::async_trait;
 use rusqlite::Connection;
-use rusqlite::types::ValueRef;
 use tasker_adaptor::{
-    AUDIT, Backlog, Maintenance, NewWorker, Reaped, Retention, StorageError, TaskRunId, Timestamp,
+    Backlog, Maintenance, NewWorker, Reaped, Retention, StorageError, TaskRunId, Timestamp,
     Violation, WorkerId, Workers,
 };
 
 use crate::SqliteStorage;
+use crate::audit::audit;
 use crate::backlog::backlog;
 use crate::cached::Cached as _;
 use crate::columns::{Cells, HasKey};
@@ -184,7 +184,7 @@ fn delete_folded_rows(tx: &mut Tx<'_>, max: usize) -> Outcome<usize> {
             .conn
             .cached(
                 "DELETE FROM workers WHERE rowid IN (SELECT w.rowid FROM workers w WHERE w.state = 'dead' \
-                 AND NOT EXISTS (SELECT 1 FROM stack_runs s WHERE s.owner = w.id) LIMIT ?1)",
+                 AND NOT EXISTS (SELECT 1 FROM stack_runs s WHERE s.owner = w.no) LIMIT ?1)",
             )?
             .execute([left as i64])?;
     }
@@ -270,24 +270,4 @@ fn delete_runs(tx: &mut Tx<'_>, retention: &Retention) -> Outcome<usize> {
             .execute([run])?;
     }
     Ok(old.len())
-}
-
-fn audit(conn: &Connection) -> Outcome<Vec<Violation>> {
-    let mut violations = Vec::new();
-    for query in AUDIT {
-        let mut statement = conn.prepare(query.sql)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let id = match row.get_ref(0)? {
-                ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
-                other => format!("{other:?}"),
-            };
-            violations.push(Violation {
-                invariant: query.name,
-                claim: query.claim,
-                id,
-            });
-        }
-    }
-    Ok(violations)
 }

@@ -124,7 +124,7 @@ impl SqliteStorage {
 fn owned(conn: &Connection, worker: WorkerId, woken_only: bool) -> Outcome<Vec<OwnedRow>> {
     let mut statement = conn.cached(
         "SELECT id, task_run_id, kind, status, epoch FROM stack_runs \
-         WHERE owner = ?1 AND (NOT ?2 OR (kind = 'frame' AND status = 'pending_resume'))",
+         WHERE owner = (SELECT no FROM workers WHERE id = ?1) AND (NOT ?2 OR (kind = 'frame' AND status = 'pending_resume'))",
     )?;
     let mut rows = statement.query((worker.key(), woken_only))?;
     let mut found = Vec::new();
@@ -149,7 +149,7 @@ fn next_due(conn: &Connection, seen: i64) -> Outcome<Option<Timestamp>> {
     let mut earliest: Option<i64> = conn
         .cached(
             "SELECT t.due_at FROM stack_runs t CROSS JOIN stack_runs f ON f.no = t.parent_no \
-             WHERE t.kind = 'timer' AND t.status = 'pending' AND t.due_at > ?1 AND f.owner IS NULL ORDER BY t.due_at LIMIT 1",
+             WHERE t.kind = 'timer' AND t.waits IS NOT NULL AND t.due_at > ?1 AND f.owner IS NULL ORDER BY t.due_at LIMIT 1",
         )?
         .query_row([i64::MIN], |row| row.get(0))
         .optional()?;

@@ -25,6 +25,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "0002_calls",
         sql: include_str!("../migrations/0002_calls.sql"),
     },
+    Migration {
+        number: 3,
+        name: "0003_lean",
+        sql: include_str!("../migrations/0003_lean.sql"),
+    },
 ];
 
 /// The newest schema that this build knows.

@@ -184,7 +184,7 @@ fn send_signal(tx: &mut Tx<'_>, signal: &NewSignal, now: Timestamp) -> Outcome<b
     let wait: Option<(i64, String, Option<i64>)> = tx
         .conn
         .cached(
-            "SELECT no, id, parent_no FROM stack_runs WHERE task_run_id = ?1 AND path = ?2 AND kind = 'signal' AND status = 'pending' \
+            "SELECT no, id, parent_no FROM stack_runs WHERE task_run_id = ?1 AND path = ?2 AND kind = 'signal' AND waits IS NOT NULL \
              ORDER BY no LIMIT 1",
         )?
         .query_row((run, &signal.name), |row| {

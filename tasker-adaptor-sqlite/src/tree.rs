@@ -1,6 +1,7 @@
 //! What several operations do to the call tree: wake a frame, end one, block one, cancel what is below.
 //!
-//! Invariant: `ready_at` is set exactly while anyone may claim a row, so that the claim's index holds those rows only.
+//! Invariants: `ready_at` is set exactly while anyone may claim a row, so that the claim's index holds those rows only · likewise `waits`
+//! while a timer or a wait for a signal is pending, and `unread` while a row is settled and not delivered.
 
 use rusqlite::OptionalExtension;
 use tasker_adaptor::{BlockedReason, Failure, Hint, Outcome as Ending, TaskRunId, Timestamp};
@@ -25,13 +26,13 @@ pub(crate) fn each<I, T>(
     Ok(answers)
 }
 
-/// Whether the worker may write.
-pub(crate) fn is_live(tx: &Tx<'_>, worker: tasker_adaptor::WorkerId) -> Outcome<bool> {
-    let live = tx
+/// The number of a worker that may write; `None` when it is not live.
+pub(crate) fn live(tx: &Tx<'_>, worker: tasker_adaptor::WorkerId) -> Outcome<Option<i64>> {
+    Ok(tx
         .conn
-        .cached("SELECT 1 FROM workers WHERE id = ?1 AND state = 'live'")?
-        .exists([worker.key()])?;
-    Ok(live)
+        .cached("SELECT no FROM workers WHERE id = ?1 AND state = 'live'")?
+        .query_row([worker.key()], |row| row.get(0))
+        .optional()?)
 }
 
 /// Wakes a frame after one of its children settled. Whether it was waiting.
@@ -64,10 +65,7 @@ pub(crate) fn status_from_children(tx: &Tx<'_>, frame: i64, turn: i64) -> Outcom
 pub(crate) fn has_unread(tx: &Tx<'_>, frame: i64) -> Outcome<bool> {
     Ok(tx
         .conn
-        .cached(
-            "SELECT 1 FROM stack_runs WHERE parent_no = ?1 AND delivered_order IS NULL \
-             AND (status = 'completed' OR status = 'failed') LIMIT 1",
-        )?
+        .cached("SELECT 1 FROM stack_runs WHERE unread = ?1 LIMIT 1")?
         .exists([frame])?)
 }
 
@@ -83,7 +81,7 @@ pub(crate) fn settle_row(
     tx.conn
         .cached(
             "UPDATE stack_runs SET status = ?2, outcome = ?3, owner = NULL, ready_at = NULL, blocked_reason = NULL, \
-             epoch = epoch + ?4, settled_at = ?5 WHERE no = ?1",
+             epoch = epoch + ?4, settled_at = ?5, waits = NULL, unread = parent_no WHERE no = ?1",
         )?
         .execute((no, status, outcome, raise_epoch, now.as_millis()))?;
     Ok(())
@@ -149,7 +147,7 @@ pub(crate) fn leave_children(
 ) -> Outcome<()> {
     tx.conn
         .cached(
-            "UPDATE stack_runs SET status = 'cancelled', owner = NULL, ready_at = NULL, epoch = epoch + 1, settled_at = ?2 \
+            "UPDATE stack_runs SET status = 'cancelled', owner = NULL, ready_at = NULL, epoch = epoch + 1, settled_at = ?2, waits = NULL \
              WHERE parent_no = ?1 AND kind IN ('timer','signal') AND status = 'pending'",
         )?
         .execute((frame, now.as_millis()))?;
@@ -194,7 +192,7 @@ pub(crate) fn blocked_rows(tx: &Tx<'_>, run: &str) -> Outcome<Vec<BlockedRow>> {
         .conn
         .cached(
             "SELECT no, id, parent_no, kind = 'frame', turn, blocked_reason FROM stack_runs \
-             WHERE task_run_id = ?1 AND status = 'blocked' ORDER BY id",
+             WHERE task_run_id = ?1 AND blocked_reason IS NOT NULL ORDER BY id",
         )?
         .query_map([run], |row| {
             Ok(BlockedRow {
@@ -373,7 +371,7 @@ pub(crate) fn cancel_open_rows(tx: &Tx<'_>, run: Key, now: Timestamp) -> Outcome
     tx.conn
         .cached(
             "UPDATE stack_runs SET status = 'cancelled', owner = NULL, ready_at = NULL, epoch = epoch + 1, \
-             blocked_reason = NULL, settled_at = ?2 \
+             blocked_reason = NULL, settled_at = ?2, waits = NULL \
              WHERE parent_no IN (SELECT no FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame') AND kind <> 'frame' \
              AND status IN ('pending','processing','suspended_waiting_child','pending_resume','blocked')",
         )?

@@ -1,0 +1,67 @@
+//! The audit on the rows of this schema: the shared queries, and what its marker columns promise.
+
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+use tasker_adaptor::{AUDIT, AuditQuery, Violation};
+
+use crate::fault::Outcome;
+
+/// The shared queries speak of ids; here a row names its parent and its owner by number, and indexes are by number.
+const HERE: &[(&str, &str)] = &[
+    ("c.parent_id=f.id", "c.parent_no=f.no"),
+    ("f.id=c.parent_id", "f.no=c.parent_no"),
+    ("p.id=s.parent_id", "p.no=s.parent_no"),
+    ("w.id=s.owner", "w.no=s.owner"),
+    ("parent_id", "parent_no"),
+    (
+        "s.status='blocked')",
+        "s.status='blocked' AND s.blocked_reason IS NOT NULL)",
+    ),
+];
+
+/// Columns that follow from others, and are there so that an index can be about them.
+const MARKERS: &[AuditQuery] = &[
+    AuditQuery {
+        name: "waits",
+        claim: "a timer or a wait for a signal is marked exactly while it is pending",
+        sql: "SELECT id FROM stack_runs WHERE waits IS NOT IIF(kind IN ('timer','signal') AND status='pending', 1, NULL)",
+    },
+    AuditQuery {
+        name: "unread",
+        claim: "a row is marked exactly while it is settled and not delivered, until its run is folded",
+        sql: "SELECT s.id FROM stack_runs s WHERE s.unread IS NOT IIF(s.status IN ('completed','failed') AND s.delivered_order IS NULL, s.parent_no, NULL) \
+              AND NOT EXISTS (SELECT 1 FROM task_runs r WHERE r.id=s.task_run_id AND r.folded_at IS NOT NULL)",
+    },
+    AuditQuery {
+        name: "blocked",
+        claim: "a row has a reason exactly while it is blocked",
+        sql: "SELECT id FROM stack_runs WHERE (status='blocked')<>(blocked_reason IS NOT NULL)",
+    },
+];
+
+/// Every row that breaks an invariant.
+pub(crate) fn audit(conn: &Connection) -> Outcome<Vec<Violation>> {
+    let mut violations = Vec::new();
+    for query in AUDIT.iter().chain(MARKERS) {
+        let mut statement = conn.prepare(&here(query.sql))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let id = match row.get_ref(0)? {
+                ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                other => format!("{other:?}"),
+            };
+            violations.push(Violation {
+                invariant: query.name,
+                claim: query.claim,
+                id,
+            });
+        }
+    }
+    Ok(violations)
+}
+
+fn here(sql: &str) -> String {
+    HERE.iter().fold(sql.to_owned(), |sql, (there, here)| {
+        sql.replace(there, here)
+    })
+}
