@@ -1,5 +1,7 @@
 //! `Date` is made when a task first touches it. No way of touching it, and nothing that a task does before, shows the host's clock or zone.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic")]
+
 mod vm_support;
 
 use std::process::Command;

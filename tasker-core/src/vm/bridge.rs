@@ -206,13 +206,12 @@ impl Host for FrameHost {
             Op::Script => {
                 let name = args.at(0).text()?;
                 let script = Script::ALL.iter().find(|script| script.name() == name);
-                match script.and_then(|script| realm::bytecode(*script)) {
-                    Some(code) => ctx.run_script(&code),
-                    None => {
-                        ctx.trip(Limit::Memory);
-                        Err(Thrown)
-                    }
-                }
+                let Some(code) = script.and_then(|script| realm::bytecode(*script)) else {
+                    // The machine has no memory to compile it in.
+                    ctx.trip(Limit::Memory);
+                    return Err(Thrown);
+                };
+                ctx.run_script(&code)
             }
             Op::Policy => self.policy(ctx, &args.at(0)),
             Op::Clean => ctx.string(&capture::clean_stack(&args.at(0).text()?)),
