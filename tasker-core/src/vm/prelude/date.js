@@ -71,7 +71,7 @@ const ordinary = (value) => {
   throw new RealTypeError('Cannot convert object to primitive value');
 };
 const now = bare({ now() { return host_now(); } }).now;
-const parseText = bare({ parse(value) { return parseLocal(concat('', value)); } }).parse;
+const parseText = bare({ parse(value) { return parseLocal(apply(concat, '', [value])); } }).parse;
 const Date = new RealProxy(RealDate, {
   __proto__: null,
   apply() { return wholePart(new RealDate(host_now())); },

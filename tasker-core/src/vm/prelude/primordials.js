@@ -14,7 +14,7 @@ const mapForEach = uncurry(Map.prototype.forEach), setForEach = uncurry(Set.prot
 const then = uncurry(Promise.prototype.then);
 const charCodeAt = uncurry(String.prototype.charCodeAt), slice = uncurry(String.prototype.slice), indexOf = uncurry(String.prototype.indexOf);
 const toLowerCase = uncurry(String.prototype.toLowerCase), trim = uncurry(String.prototype.trim), replace = uncurry(String.prototype.replace);
-const concat = uncurry(String.prototype.concat), padStart = uncurry(String.prototype.padStart), regExec = uncurry(RegExp.prototype.exec);
+const { concat } = String.prototype, padStart = uncurry(String.prototype.padStart), regExec = uncurry(RegExp.prototype.exec);
 const isArray = Array.isArray;
 const asObject = Object;
 // Own data properties only: a descriptor from a plain literal would inherit from what the task does to Object.prototype.
