@@ -6,9 +6,11 @@ use tasker_adaptor::{Json, LogLevel};
 
 use super::host::FrameHost;
 use super::message::Made;
+use super::prelude::Script;
 use super::raw::{Args, Ctx, Host, Kind, ModuleError, ModuleSource, Thrown, Value};
 use super::write::Writer;
-use super::{capture, show, web};
+use super::{capture, realm, show, web};
+use crate::limits::Limit;
 use crate::service::ServiceStyle;
 
 macro_rules! ops {
@@ -56,7 +58,7 @@ ops! {
     Clean => "host_clean_stack",
     Brand => "host_brand",
     IsView => "host_is_view",
-    Web => "host_web",
+    Script => "host_script",
     Policy => "host_policy",
 }
 
@@ -201,7 +203,16 @@ impl Host for FrameHost {
                 None => Ok(ctx.undefined()),
             },
             Op::IsView => Ok(ctx.bool(args.at(0).is_typed_array())),
-            Op::Web => ctx.run_script(&super::realm::web_bytecode()),
+            Op::Script => {
+                let name = args.at(0).text()?;
+                let script = Script::ALL.iter().find(|script| script.name() == name);
+                let Some(code) = script.and_then(|script| realm::bytecode(*script)) else {
+                    // The machine has no memory to compile it in.
+                    ctx.trip(Limit::Memory);
+                    return Err(Thrown);
+                };
+                ctx.run_script(&code)
+            }
             Op::Policy => self.policy(ctx, &args.at(0)),
             Op::Clean => ctx.string(&capture::clean_stack(&args.at(0).text()?)),
         }

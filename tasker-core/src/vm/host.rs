@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tasker_adaptor::{CallSeq, Failure, Json, LogLevel, LogLine, Outcome, Timestamp};
 
 use super::cache::BytecodeCache;
-use super::capture::{clean_stack, error_of, failure_of};
+use super::capture::{error_of, failure_of, lines_of};
 use super::message::{Made, ToolNames, TurnEnd, VmStart};
 use super::random::Random;
 use super::raw::{Ctx, Kept, Thrown, Value};
@@ -25,7 +25,7 @@ use crate::task::Program;
 /// Text of an error in a log line, in bytes.
 const MAX_SHOWN: usize = 16 << 10;
 
-/// So many calls of a frame remember the lines that made them; it costs a call 0.7 µs, which a frame of many calls is spared.
+/// So many calls of a frame remember the lines that made them; it costs a call a sixth more, which a frame of many calls is spared.
 const SITES: u32 = 1_000;
 
 /// Functions of the prelude that Rust calls.
@@ -64,8 +64,8 @@ enum Open {
     Promise {
         resolve: Kept,
         reject: Kept,
-        /// The task's lines that made it, for the error of one that fails.
-        site: Option<String>,
+        /// An error that knows the task's lines that made it: read when it fails, and few do.
+        site: Option<Kept>,
     },
     /// A timer with a callback, which the prelude keeps.
     Callback,
@@ -220,6 +220,7 @@ impl FrameHost {
                 site,
             } => {
                 let (resolve, reject) = (ctx.release(resolve), ctx.release(reject));
+                let site = site.map(|site| ctx.release(site));
                 let settled = match outcome {
                     Outcome::Completed(None) => Ok(ctx.undefined()),
                     Outcome::Completed(Some(json)) => self.enter_value(ctx, json),
@@ -229,7 +230,7 @@ impl FrameHost {
                     Ok(value) => resolve.call(&[&value])?,
                     Err(mut failure) => {
                         if failure.stack.is_none() {
-                            failure.stack = site.map(|stack| clean_stack(&stack));
+                            failure.stack = site.and_then(|site| lines_of(ctx, &site));
                         }
                         let error = error_of(ctx, &ctx.kept(&kernel.error), &failure)?;
                         reject.call(&[&error])?
@@ -318,8 +319,9 @@ impl FrameHost {
             resolve: ctx.keep(resolve),
             reject: ctx.keep(reject),
             site: (self.made_total.get() < SITES)
-                .then(|| ctx.backtrace())
-                .flatten(),
+                .then(|| ctx.site())
+                .flatten()
+                .map(|site| ctx.keep(site)),
         };
         self.note(ctx, made, open);
         Ok(promise)

@@ -1,13 +1,61 @@
-//! The JavaScript that makes a realm a task's: one script, compiled once, run in each realm before any task code; and a second one
-//! for globals that few tasks touch.
+//! The JavaScript that makes a realm a task's: one script, run in each realm before any task code; and others for globals that few
+//! tasks touch, each run in a realm when a task first touches one of its own.
 //!
-//! It is a function of the bridge functions. What it needs of the language it takes into constants first, so that nothing a task
-//! replaces later changes what it does. It returns the functions that Rust calls.
+//! Each is a function of what it needs. The first takes the bridge functions, and what it needs of the language into constants first,
+//! so that nothing a task replaces later changes what it does; it returns the functions that Rust calls. The others take what
+//! `prelude/lazy.js` gives them.
+
+/// A script that runs when it is first needed, in the realm as the task has left it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Script {
+    /// `Date`. It uses nothing that a task can replace: what it hides is the host's clock and zone.
+    Date,
+    /// The web's globals. What a task did to the language before it first touches `URL` can confuse its own `URL`, and reaches no more
+    /// than that.
+    Web,
+}
+
+impl Script {
+    pub(super) const ALL: [Self; 2] = [Self::Date, Self::Web];
+
+    /// The name under which the prelude asks for it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Date => "date",
+            Self::Web => "web",
+        }
+    }
+
+    const fn parts(self) -> &'static [&'static str] {
+        match self {
+            Self::Date => &[include_str!("prelude/date.js")],
+            Self::Web => &[
+                "const all = bare({}), publish = (name, value) => { all[name] = value; };",
+                include_str!("prelude/url.js"),
+                include_str!("prelude/encoding.js"),
+                include_str!("prelude/clone.js"),
+                include_str!("prelude/abort.js"),
+                include_str!("prelude/fetch.js"),
+                "return all;",
+            ],
+        }
+    }
+
+    /// Its text: a function of the object that `prelude/lazy.js` gives it, whose members are constants within.
+    pub(super) fn source(self) -> String {
+        let asked = format!("host_script('{}')(bare({{", self.name());
+        let given = include_str!("prelude/lazy.js")
+            .split_once(asked.as_str())
+            .and_then(|(_, rest)| rest.split_once("})"))
+            .map_or("", |(names, _)| names);
+        let head = format!("(function (core) {{\n'use strict';\nconst {{ {given} }} = core;\n");
+        joined(head, self.parts())
+    }
+}
 
 const PARTS: &[&str] = &[
     include_str!("prelude/primordials.js"),
     include_str!("prelude/errors.js"),
-    include_str!("prelude/date.js"),
     include_str!("prelude/console.js"),
     include_str!("prelude/timers.js"),
     include_str!("prelude/tools.js"),
@@ -16,45 +64,18 @@ const PARTS: &[&str] = &[
     include_str!("prelude/entry.js"),
 ];
 
-/// What [`web_source`] is made of.
-const WEB: &[&str] = &[
-    include_str!("prelude/url.js"),
-    include_str!("prelude/encoding.js"),
-    include_str!("prelude/clone.js"),
-    include_str!("prelude/abort.js"),
-    include_str!("prelude/fetch.js"),
-];
-
-/// The script; its value is a function that takes the array of bridge functions under these names.
+/// The first script; its value is a function that takes the array of bridge functions under these names.
 pub(super) fn source(bridge: &[&str]) -> String {
-    let mut text = format!(
-        "(function (bridge) {{\n'use strict';\nconst [{}] = bridge;\n",
-        bridge.join(", ")
-    );
-    for part in PARTS {
+    let names = bridge.join(", ");
+    let head = format!("(function (bridge) {{\n'use strict';\nconst [{names}] = bridge;\n");
+    joined(head, PARTS)
+}
+
+fn joined(mut text: String, parts: &[&str]) -> String {
+    for part in parts {
         text.push_str(part);
         text.push('\n');
     }
     text.push_str("})");
-    text
-}
-
-/// The second script: a function that takes what `lazy.js` gives it and answers the web globals by name. A realm is cheaper without it,
-/// and few tasks need it. It runs in the realm as the task has left it: what a task did to the language before it first touches `URL`
-/// can confuse its own `URL`, and reaches no more than that.
-pub(super) fn web_source() -> String {
-    let lazy = include_str!("prelude/lazy.js");
-    let given = lazy
-        .split_once("bare({")
-        .and_then(|(_, rest)| rest.split_once("})"))
-        .map_or("", |(names, _)| names);
-    let mut text = format!(
-        "(function (core) {{\n'use strict';\nconst {{ {given} }} = core;\nconst all = bare({{}});\nconst publish = (name, value) => {{ all[name] = value; }};\n"
-    );
-    for part in WEB {
-        text.push_str(part);
-        text.push('\n');
-    }
-    text.push_str("return all;\n})");
     text
 }

@@ -941,18 +941,14 @@ impl<'r> Ctx<'r> {
         Thrown
     }
 
-    /// The lines of JavaScript that run now; `None` when there are none to be had.
-    pub(super) fn backtrace(self) -> Option<String> {
-        // SAFETY: throws and takes back an error of its own; a format without arguments. `stack` is an own data property of a fresh error.
-        unsafe {
+    /// An error that knows the lines of JavaScript that run now; `None` when it is not to be had.
+    pub(super) fn site(self) -> Option<Value<'r>> {
+        // SAFETY: throws and takes back an error of its own; a format without arguments.
+        let error = unsafe {
             qjs::JS_ThrowPlainError(self.raw.as_ptr(), c"".as_ptr());
-            let error = self.own(qjs::JS_GetException(self.raw.as_ptr()));
-            if error.is_error() {
-                error.get(c"stack").ok()?.as_string()
-            } else {
-                None
-            }
-        }
+            self.own(qjs::JS_GetException(self.raw.as_ptr()))
+        };
+        error.is_error().then_some(error)
     }
 
     /// Takes the pending exception; `undefined` when there is none.

@@ -8,16 +8,15 @@ use super::bridge::Op;
 use super::cache::BytecodeCache;
 use super::capture::PRELUDE;
 use super::host::{FrameHost, Kernel};
-use super::prelude;
+use super::prelude::{self, Script};
 use super::raw::{Ctx, Runtime, Template, Thrown};
 
 /// A pristine realm, and what stands behind its bridge.
 pub(super) type Realm = (Runtime, Rc<FrameHost>);
 
-/// What realms are made of, once a process: bytecode of the prelude's scripts, and the image of the first realm.
+/// What realms are made of, once a process: bytecode of the prelude's first script, and the image of the first realm.
 struct Mould {
     main: Arc<[u8]>,
-    web: Arc<[u8]>,
     /// `None` where a realm cannot be copied: each is built.
     image: Option<(Arc<Template>, Kernel)>,
 }
@@ -26,19 +25,36 @@ static MOULD: OnceLock<Mould> = OnceLock::new();
 
 fn mould() -> &'static Mould {
     MOULD.get_or_init(|| {
-        let scratch = new(Runtime::new(host(&Arc::default())));
-        let [main, web] = run(scratch.enter(), |ctx| {
-            let compile = |text: &str| ctx.compile_script(text, PRELUDE, 1).map(Arc::from);
-            Ok([
-                compile(&prelude::source(Op::NAMES))?,
-                compile(&prelude::web_source())?,
-            ])
-        });
+        let main = compiled(&new(scratch()), &prelude::source(Op::NAMES));
         let runtime = new(Runtime::to_copy(host(&Arc::default())));
         let kernel = run(runtime.enter(), |ctx| boot(ctx, &main));
         let image = Template::of(&runtime).map(|image| (Arc::new(image), kernel));
-        Mould { main, web, image }
+        Mould { main, image }
     })
+}
+
+/// Bytecode of a script, compiled when it is first asked for in a process; `None` when the machine has no memory for that.
+pub(super) fn bytecode(script: Script) -> Option<Arc<[u8]>> {
+    static CODE: [OnceLock<Arc<[u8]>>; Script::ALL.len()] =
+        [const { OnceLock::new() }; Script::ALL.len()];
+    let code = &CODE[script as usize];
+    if code.get().is_none() {
+        // Two threads may both do it: the first one's is taken.
+        let _ = code.set(compiled(&scratch()?, &script.source()));
+    }
+    code.get().cloned()
+}
+
+/// A runtime to compile in.
+fn scratch() -> Option<Runtime> {
+    Runtime::new(host(&Arc::default()))
+}
+
+fn compiled(scratch: &Runtime, source: &str) -> Arc<[u8]> {
+    run(scratch.enter(), |ctx| {
+        ctx.compile_script(source, PRELUDE, 1)
+    })
+    .into()
 }
 
 fn host(cache: &Arc<BytecodeCache>) -> Rc<FrameHost> {
@@ -47,11 +63,6 @@ fn host(cache: &Arc<BytecodeCache>) -> Rc<FrameHost> {
 
 fn new(runtime: Option<Runtime>) -> Runtime {
     runtime.expect("a realm takes 200 KB; a process that cannot have them cannot run tasks")
-}
-
-/// Bytecode of the web globals' script.
-pub(super) fn web_bytecode() -> Arc<[u8]> {
-    mould().web.clone()
 }
 
 /// A fresh realm with the prelude run in it.

@@ -46,7 +46,7 @@
     }
     switch (brand) {
       case 'Array': { const copy = keep([]); copy.length = value.length; return cloneMembers(value, copy, memory); }
-      case 'Date': return keep(new RealDate(getTime(value)));
+      case 'Date': return keep(new RealDate(getTime(value))); // There is one, so the task has touched Date, and the real one's prototype is safe.
       case 'RegExp': return keep(new RealRegExp(apply(regSource, value, []), apply(regFlags, value, [])));
       case 'ArrayBuffer': return keep(bufferSlice(value, 0, byteLengthOf(value)));
       case 'DataView': return keep(new RealDataView(clone(viewBuffer(value), memory), viewOffset(value), viewLength(value)));

@@ -58,7 +58,7 @@ const start = async (info, name, input) => {
     push(own, ['task', { execute: tools.tasks.execute }]);
     const context = toolsObject(info.tools, own);
     publish('tools', tools);
-    for (let i = 0; i < info.tools.length; i++) if (info.tools[i] === 'http') publishLater(['fetch', 'Headers', 'Response']);
+    for (let i = 0; i < info.tools.length; i++) if (info.tools[i] === 'http') publishLater(['fetch', 'Headers', 'Response'], webGlobal);
     const loaded = host_load();
     const exports = loaded[1];
     let fn, value;

@@ -1,19 +1,36 @@
-// The web globals that few tasks touch: made by a second script when the first of them is.
-let web;
-const webGlobals = () => web ??= host_web()(bare({
-  RealDOMException, RealDate, RealError, RealMap, RealRangeError, RealRegExp, RealSet, RealTypeError, RealUint8Array,
-  addTimer, apply, asObject, bare, charCodeAt, defineProperty, domException, errorClasses, getOwnPropertyDescriptor, getPrototypeOf, hide,
-  isArray, mapDelete, mapForEach, mapGet, mapHas, mapSet, objectKeys, ownKeys, push, setAdd, setForEach, setHas, show, slice, toLowerCase, trim, uncurry,
-  host_brand, host_call, host_clean_stack, host_decode, host_encode, host_is_view, host_print, host_query_parse, host_query_write, host_url_parse, host_url_set,
-}));
-const publishLater = (names) => {
+// Globals that few tasks touch, made when a task first touches them: each kind by a script of its own, which `host_script` gives.
+const publishLater = (names, make) => {
   for (let i = 0; i < names.length; i++) {
     const name = names[i];
     defineProperty(global, name, bare({
-      get() { return publish(name, webGlobals()[name]); },
+      get() { return publish(name, make(name)); },
       set(value) { publish(name, value); },
       enumerable: false, configurable: true,
     }));
   }
 };
-publishLater(['URL', 'URLSearchParams', 'TextEncoder', 'TextDecoder', 'structuredClone', 'Event', 'EventTarget', 'AbortSignal', 'AbortController']);
+
+// The real Date knows the host's clock and zone. It is off the global object before any task code runs, and what script gives is safe.
+let installDate, safeDate;
+publishLater(['Date'], () => {
+  if (safeDate === undefined) {
+    installDate ??= host_script('date')(bare({
+      RealDate, RealProxy, RealTypeError, apply, bare, concat, construct, hide, padStart, push, regExec, toPrimitive, host_now,
+    }));
+    safeDate = installDate();
+    installDate = undefined;
+  }
+  return safeDate;
+});
+
+let web;
+const webGlobal = (name) => {
+  web ??= host_script('web')(bare({
+    RealDOMException, RealDate, RealError, RealMap, RealRangeError, RealRegExp, RealSet, RealTypeError, RealUint8Array,
+    addTimer, apply, asObject, bare, charCodeAt, defineProperty, domException, errorClasses, getOwnPropertyDescriptor, getPrototypeOf, hide,
+    isArray, mapDelete, mapForEach, mapGet, mapHas, mapSet, objectKeys, ownKeys, push, setAdd, setForEach, setHas, show, slice, toLowerCase, trim, uncurry,
+    host_brand, host_call, host_clean_stack, host_decode, host_encode, host_is_view, host_print, host_query_parse, host_query_write, host_url_parse, host_url_set,
+  }));
+  return web[name];
+};
+publishLater(['URL', 'URLSearchParams', 'TextEncoder', 'TextDecoder', 'structuredClone', 'Event', 'EventTarget', 'AbortSignal', 'AbortController'], webGlobal);

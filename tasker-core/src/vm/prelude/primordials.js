@@ -7,13 +7,14 @@ const RealError = Error, RealTypeError = TypeError, RealRangeError = RangeError,
 const RealReferenceError = ReferenceError, RealEvalError = EvalError, RealURIError = URIError;
 const RealMap = Map, RealSet = Set, RealArray = Array, RealPromise = Promise, RealProxy = Proxy, RealString = String, RealNumber = Number;
 const RealArrayBuffer = ArrayBuffer, RealUint8Array = Uint8Array, RealDate = Date, RealRegExp = RegExp;
-const uncurry = (method) => { const { call, bind } = Function.prototype; return apply(bind, call, [method]); };
+const { bind, call } = Function.prototype, { toPrimitive } = Symbol;
+const uncurry = (method) => apply(bind, call, [method]);
 const mapGet = uncurry(Map.prototype.get), mapSet = uncurry(Map.prototype.set), mapHas = uncurry(Map.prototype.has), mapDelete = uncurry(Map.prototype.delete);
 const mapForEach = uncurry(Map.prototype.forEach), setForEach = uncurry(Set.prototype.forEach), setAdd = uncurry(Set.prototype.add);
 const then = uncurry(Promise.prototype.then);
 const charCodeAt = uncurry(String.prototype.charCodeAt), slice = uncurry(String.prototype.slice), indexOf = uncurry(String.prototype.indexOf);
 const toLowerCase = uncurry(String.prototype.toLowerCase), trim = uncurry(String.prototype.trim), replace = uncurry(String.prototype.replace);
-const padStart = uncurry(String.prototype.padStart), regExec = uncurry(RegExp.prototype.exec);
+const { concat } = String.prototype, padStart = uncurry(String.prototype.padStart), regExec = uncurry(RegExp.prototype.exec);
 const isArray = Array.isArray;
 const asObject = Object;
 // Own data properties only: a descriptor from a plain literal would inherit from what the task does to Object.prototype.
