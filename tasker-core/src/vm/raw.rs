@@ -125,7 +125,7 @@ impl Shared {
             // The heap decides alone: while a realm is made, after a trip (nothing, or what was granted), and what it refuses is no work.
             return true;
         }
-        let debt = self.tick_debt.get().saturating_add(size);
+        let debt = self.tick_debt.get().saturating_add(self.heap.work_of(size));
         self.tick_debt.set(debt % BYTES_A_TICK);
         let ticks = self
             .ticks

@@ -1,6 +1,9 @@
 //! The allocator of one runtime: it counts, refuses and can give everything back at once.
 //!
 //! Blocks come from the system, or lie in one piece of memory that is copied whole ([`super::template`]) and goes as a whole.
+//!
+//! QuickJS puts small blocks into arenas of about 4 KiB and gives an arena back with its last block. Where a value is the only one of its
+//! size, a loop that makes it anew gives an arena back and takes it again each time: a few are kept, and taken again for next to nothing.
 #![expect(
     unsafe_code,
     reason = "memory that C code takes and gives back, with the argument at each block"
@@ -24,12 +27,25 @@ struct Block {
 
 const HEADER: usize = size_of::<Block>();
 
+/// The largest arena of QuickJS (`JS_ARENA_SIZE`), and what the smallest one surely has, in bytes.
+const ARENA: usize = 4_096;
+const SMALLEST_ARENA: usize = 3_500;
+
+/// Blocks for arenas that are kept.
+const SPARES: u32 = 4;
+
+/// What taking a kept block counts for, as a share of one from the system: QuickJS writes the heads of an arena's places.
+const SPARE_COUNTS: usize = 16;
+
 /// The allocator of one runtime.
 pub(super) struct Heap {
     ring: Cell<*mut Block>,
     pub(super) used: Cell<usize>,
     pub(super) limit: Cell<usize>,
     pub(super) refused: Cell<bool>,
+    /// Blocks for arenas that were given back: not in the ring, chained by `next`, and how many.
+    spare: Cell<*mut Block>,
+    spares: Cell<u32>,
     /// In which blocks lie that are not in the ring.
     piece: OnceCell<Piece>,
 }
@@ -58,6 +74,8 @@ impl Heap {
             used: Cell::new(0),
             limit: Cell::new(usize::MAX),
             refused: Cell::new(false),
+            spare: Cell::new(ptr::null_mut()),
+            spares: Cell::new(0),
             piece: OnceCell::new(),
         }
     }
@@ -105,6 +123,18 @@ impl Heap {
         let Some(layout) = Self::layout(size).filter(|layout| self.admits(layout.size())) else {
             return ptr::null_mut();
         };
+        if let Some(block) = self.take_spare(size) {
+            // SAFETY: it has room for an arena, and is nobody's.
+            unsafe {
+                let memory = block.add(1).cast::<c_void>();
+                if zeroed {
+                    memory.write_bytes(0, size);
+                }
+                self.used.set(self.used.get() + (*block).size);
+                self.link(block);
+                return memory;
+            }
+        }
         if let Some(room) = self.piece.get().and_then(|piece| piece.take(layout.size())) {
             let block = room.as_ptr().cast::<Block>();
             self.used.set(self.used.get() + layout.size());
@@ -114,6 +144,11 @@ impl Heap {
                 return block.add(1).cast();
             }
         }
+        // All for arenas are of one size, so that each can be any.
+        let layout = match is_arena(size) {
+            true => Self::layout(ARENA).unwrap_or(layout),
+            false => layout,
+        };
         // SAFETY: the layout's size is at least HEADER, so not zero. The block is written before it is linked.
         unsafe {
             let block = if zeroed {
@@ -182,7 +217,32 @@ impl Heap {
                 return;
             }
             self.unlink(block);
+            if size == ARENA + HEADER && self.spares.get() < SPARES {
+                (*block).next = self.spare.replace(block);
+                self.spares.set(self.spares.get() + 1);
+                return;
+            }
             std::alloc::dealloc(block.cast(), Layout::from_size_align_unchecked(size, 16));
+        }
+    }
+
+    fn take_spare(&self, size: usize) -> Option<*mut Block> {
+        let block = self.spare.get();
+        if block.is_null() || !is_arena(size) {
+            return None;
+        }
+        // SAFETY: kept blocks are live and nobody's.
+        self.spare.set(unsafe { (*block).next });
+        self.spares.set(self.spares.get() - 1);
+        Some(block)
+    }
+
+    /// What an allocation of this size counts for as work, in bytes.
+    pub(super) fn work_of(&self, size: usize) -> usize {
+        if self.spares.get() > 0 && is_arena(size) {
+            size / SPARE_COUNTS
+        } else {
+            size
         }
     }
 
@@ -245,18 +305,25 @@ impl Heap {
 
     /// Gives every block back to the system; the piece goes when the heap is dropped.
     pub(super) fn free_all(&self) {
-        let mut block = self.ring.replace(ptr::null_mut());
-        while !block.is_null() {
-            // SAFETY: every block of the ring is live and freed once, for the ring was taken out; `next` is read before.
-            unsafe {
-                let next = (*block).next;
-                let size = (*block).size;
-                std::alloc::dealloc(block.cast(), Layout::from_size_align_unchecked(size, 16));
-                block = next;
+        for first in [&self.ring, &self.spare] {
+            let mut block = first.replace(ptr::null_mut());
+            while !block.is_null() {
+                // SAFETY: every block of the ring and every kept one is live and freed once, for it was taken out; `next` is read before.
+                unsafe {
+                    let next = (*block).next;
+                    let size = (*block).size;
+                    std::alloc::dealloc(block.cast(), Layout::from_size_align_unchecked(size, 16));
+                    block = next;
+                }
             }
         }
+        self.spares.set(0);
         self.used.set(0);
     }
+}
+
+fn is_arena(size: usize) -> bool {
+    (SMALLEST_ARENA..=ARENA).contains(&size)
 }
 
 /// # Safety
