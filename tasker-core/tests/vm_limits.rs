@@ -299,3 +299,26 @@ fn each_turn_has_its_own_budget() {
         frame.settle(seq);
     }
 }
+
+/// A loop whose value is the only one of its size takes and gives back an arena of QuickJS each time round: that is no work. What is alone
+/// in its arena depends on what was made before, with a period of one arena.
+#[test]
+fn a_loop_costs_the_same_whatever_else_is_in_its_arena() {
+    for before in 0..260 {
+        let source = format!(
+            "module.exports = async function execute(input, {{ tools }}) {{
+                const kept = Array.from({{ length: {before} }}, (_, n) => n + 0.5 + 'th');
+                await tools.svc.m(new Proxy([], {{ get: (t, k) => (k === 'length' ? 2 ** 53 - 1 : 1) }}));
+                return kept;
+            }};"
+        );
+        let limits = Limits {
+            turn_ticks: 100,
+            payload_bytes: 30_000,
+            ..limits()
+        };
+        let turn = run_with(&source, limits);
+        let code = failed(&turn).code.as_deref();
+        assert_eq!(code, Some("payload"), "after {before} values");
+    }
+}
