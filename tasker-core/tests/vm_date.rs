@@ -1,4 +1,5 @@
-//! `Date` is made when a task first touches it. No way of touching it, and nothing that a task does before, shows the host's clock or zone.
+//! `Date` is made when a task first touches it, or is there from the start where the text of the task names it. No way of touching it,
+//! and nothing that a task does before, shows the host's clock or zone.
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
@@ -44,8 +45,14 @@ fn in_another_zone(test: &str) -> bool {
     true
 }
 
+/// How a task ends whose text does not name `Date`, so that it is made when it is touched.
 fn end_of(body: &str, limits: Limits) -> TurnEnd {
-    let source = format!("module.exports = async (input, context) => {{ {LOOK}\n{body} }};");
+    end_as_written(&body.replace("Date", r"D\u0061te"), limits)
+}
+
+fn end_as_written(body: &str, limits: Limits) -> TurnEnd {
+    let look = LOOK.replace("Date", r"D\u0061te");
+    let source = format!("module.exports = async (input, context) => {{ {look}\n{body} }};");
     let mut start = start_of(program(&source), "null");
     start.limits = Arc::new(limits);
     Frame::of(&start).turn.end
@@ -88,8 +95,11 @@ fn no_way_of_touching_it_shows_the_real_one() {
         "const { concat } = String.prototype; String.prototype.concat = function (...parts) { return parts[0] === '2020-06-01T10:00' ? parts[0] : apply(concat, this, parts) }; \
          const { apply } = Reflect; return look(Date)",
     ];
-    let wrong = ways.iter().filter_map(|way| {
-        let end = end_of(way, Limits::default());
+    let asks_for_getter = |way: &str| way.contains("const { get");
+    let late = ways.iter().map(|way| (way, end_of(way, Limits::default())));
+    let early = ways.iter().filter(|way| !asks_for_getter(way));
+    let early = early.map(|way| (way, end_as_written(way, Limits::default())));
+    let wrong = late.chain(early).filter_map(|(way, end)| {
         let expected = if way.contains("throw 1") {
             completed(r#"["function",null]"#)
         } else {

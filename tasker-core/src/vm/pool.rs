@@ -7,13 +7,15 @@ use super::cache::BytecodeCache;
 use super::frame::Vm;
 use super::message::{Turn, VmStart};
 use super::raw::Stopper;
-use super::realm::{Realm, realm};
+use super::realm::{Realm, With, realm};
 
 /// The realms of one VM thread. Not to be shared: QuickJS stays on its thread.
 pub struct VmPool {
     cache: Arc<BytecodeCache>,
     ready: VecDeque<Realm>,
     prepared: usize,
+    /// In which the next frame starts.
+    next: Option<Realm>,
 }
 
 impl std::fmt::Debug for VmPool {
@@ -32,6 +34,7 @@ impl VmPool {
             cache,
             ready: VecDeque::new(),
             prepared,
+            next: None,
         }
     }
 
@@ -40,26 +43,32 @@ impl VmPool {
         if self.ready.len() >= self.prepared {
             return false;
         }
-        let realm = realm(&self.cache);
+        let realm = realm(&self.cache, With::Nothing);
         self.ready.push_back(realm);
         true
     }
 
-    /// The stopper of the realm that the next frame starts in: what [`Vm::stopper`] gives after the first turn.
-    pub fn next_stopper(&mut self) -> Stopper {
-        if self.ready.is_empty() {
-            let realm = realm(&self.cache);
-            self.ready.push_back(realm);
-        }
-        self.ready
-            .front()
-            .map(|(runtime, _)| runtime.stopper())
-            .unwrap_or_default()
+    /// The stopper of the realm in which this frame will start: what [`Vm::stopper`] gives after the first turn.
+    pub fn next_stopper(&mut self, start: &VmStart) -> Stopper {
+        let realm = self.realm_for(start);
+        let stopper = realm.0.stopper();
+        self.next = Some(realm);
+        stopper
     }
 
     /// Starts a frame and runs its first turn.
     pub fn start(&mut self, start: &VmStart) -> (Vm, Turn) {
-        let (runtime, host) = self.ready.pop_front().unwrap_or_else(|| realm(&self.cache));
+        let next = self.next.take();
+        let (runtime, host) = next.unwrap_or_else(|| self.realm_for(start));
         Vm::start(runtime, host, start)
+    }
+
+    fn realm_for(&mut self, start: &VmStart) -> Realm {
+        let with = With::of(&start.program);
+        let ready = match with {
+            With::Nothing => self.ready.pop_front(),
+            With::Date => None,
+        };
+        ready.unwrap_or_else(|| realm(&self.cache, with))
     }
 }

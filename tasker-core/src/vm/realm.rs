@@ -10,15 +10,38 @@ use super::capture::PRELUDE;
 use super::host::{FrameHost, Kernel};
 use super::prelude::{self, Script};
 use super::raw::{Ctx, Runtime, Template, Thrown};
+use crate::task::Program;
 
 /// A pristine realm, and what stands behind its bridge.
 pub(super) type Realm = (Runtime, Rc<FrameHost>);
 
-/// What realms are made of, once a process: bytecode of the prelude's first script, and the image of the first realm.
+/// What realms are made of, once a process: bytecode of the prelude's first script, and images of the first realm of each kind.
 struct Mould {
     main: Arc<[u8]>,
-    /// `None` where a realm cannot be copied: each is built.
-    image: Option<(Arc<Template>, Kernel)>,
+    images: [OnceLock<Option<Image>>; 2],
+}
+
+/// The memory of a realm, and where its functions are.
+type Image = (Arc<Template>, Kernel);
+
+/// Which globals a realm has from the start, of those that are otherwise made when they are first touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum With {
+    Nothing,
+    /// Many tasks use it, and making it takes some ten times as long as copying a realm.
+    Date,
+}
+
+impl With {
+    /// What a program is likely to touch, as far as its text says.
+    pub(super) fn of(program: &Program) -> Self {
+        let mut modules = std::iter::once(&program.entry).chain(&program.modules);
+        if modules.any(|module| module.source.contains("Date")) {
+            Self::Date
+        } else {
+            Self::Nothing
+        }
+    }
 }
 
 static MOULD: OnceLock<Mould> = OnceLock::new();
@@ -26,11 +49,37 @@ static MOULD: OnceLock<Mould> = OnceLock::new();
 fn mould() -> &'static Mould {
     MOULD.get_or_init(|| {
         let main = compiled(&new(scratch()), &prelude::source(Op::NAMES));
-        let runtime = new(Runtime::to_copy(host(&Arc::default())));
-        let kernel = run(runtime.enter(), |ctx| boot(ctx, &main));
-        let image = Template::of(&runtime).map(|image| (Arc::new(image), kernel));
-        Mould { main, image }
+        let images = [const { OnceLock::new() }; 2];
+        Mould { main, images }
     })
+}
+
+impl Mould {
+    /// `None` where a realm cannot be copied: each is built.
+    fn image(&self, with: With) -> Option<&Image> {
+        let image = &self.images[with as usize];
+        image.get_or_init(|| self.make_image(with)).as_ref()
+    }
+
+    fn make_image(&self, with: With) -> Option<Image> {
+        let runtime = new(Runtime::to_copy(host(&Arc::default())));
+        let kernel = self.furnish(&runtime, with);
+        Some((Arc::new(Template::of(&runtime)?), kernel))
+    }
+
+    fn furnish(&self, runtime: &Runtime, with: With) -> Kernel {
+        let touch = match with {
+            With::Nothing => None,
+            With::Date => Some(compiled(&new(scratch()), "Date")),
+        };
+        run(runtime.enter(), |ctx| {
+            let kernel = boot(ctx, &self.main)?;
+            if let Some(touch) = &touch {
+                ctx.run_script(touch)?;
+            }
+            Ok(kernel)
+        })
+    }
 }
 
 /// Bytecode of a script, compiled when it is first asked for in a process; `None` when the machine has no memory for that.
@@ -66,13 +115,13 @@ fn new(runtime: Option<Runtime>) -> Runtime {
 }
 
 /// A fresh realm with the prelude run in it.
-pub(super) fn realm(cache: &Arc<BytecodeCache>) -> Realm {
+pub(super) fn realm(cache: &Arc<BytecodeCache>, with: With) -> Realm {
     let (host, mould) = (host(cache), mould());
-    let (runtime, kernel) = if let Some((image, kernel)) = &mould.image {
+    let (runtime, kernel) = if let Some((image, kernel)) = mould.image(with) {
         (new(image.copy(host.clone())), kernel.in_copy())
     } else {
         let runtime = new(Runtime::new(host.clone()));
-        let kernel = run(runtime.enter(), |ctx| boot(ctx, &mould.main));
+        let kernel = mould.furnish(&runtime, with);
         (runtime, kernel)
     };
     host.kernel.replace(Some(Rc::new(kernel)));
@@ -111,8 +160,8 @@ fn run<T>(ctx: Ctx<'_>, work: impl FnOnce(Ctx<'_>) -> Result<T, Thrown>) -> T {
 
 /// A realm that was built, and of which an image can be taken; so many bytes from the start of its memory.
 #[cfg(test)]
-pub(super) fn built(skip: usize) -> Runtime {
+pub(super) fn built(skip: usize, with: With) -> Runtime {
     let runtime = new(Runtime::to_copy_at(host(&Arc::default()), skip));
-    run(runtime.enter(), |ctx| boot(ctx, &mould().main));
+    mould().furnish(&runtime, with);
     runtime
 }

@@ -109,7 +109,7 @@ impl Worker {
                 start,
                 history,
             } => {
-                let stopper = self.pool.next_stopper();
+                let stopper = self.pool.next_stopper(&start);
                 watched.begins(key, stopper, start.limits.turn_wall_ms);
                 let (mut vm, turn) = self.pool.start(&start);
                 let what = match history {

@@ -145,9 +145,10 @@ impl Heap {
             }
         }
         // All for arenas are of one size, so that each can be any.
-        let layout = match is_arena(size) {
-            true => Self::layout(ARENA).unwrap_or(layout),
-            false => layout,
+        let layout = if is_arena(size) {
+            Self::layout(ARENA).unwrap_or(layout)
+        } else {
+            layout
         };
         // SAFETY: the layout's size is at least HEADER, so not zero. The block is written before it is linked.
         unsafe {

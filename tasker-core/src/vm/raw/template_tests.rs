@@ -4,24 +4,28 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Template;
-use crate::vm::realm;
+use crate::vm::realm::{self, With};
+
+const KINDS: [With; 2] = [With::Nothing, With::Date];
 
 #[test]
 fn a_copy_can_be_walked_and_freed_by_quickjs() {
-    let built = realm::built(0);
-    let bytes = built.memory_bytes();
-    assert_eq!(built.free_by_quickjs(), 0);
-    // The third uses the memory of the first.
-    for _ in 0..3 {
-        let (copy, _host) = realm::realm(&Arc::default());
-        assert_eq!(copy.memory_bytes(), bytes);
-        assert_eq!(copy.free_by_quickjs(), 0);
+    for with in KINDS {
+        let built = realm::built(0, with);
+        let bytes = built.memory_bytes();
+        assert_eq!(built.free_by_quickjs(), 0);
+        // The third uses the memory of the first.
+        for _ in 0..3 {
+            let (copy, _host) = realm::realm(&Arc::default(), with);
+            assert_eq!(copy.memory_bytes(), bytes);
+            assert_eq!(copy.free_by_quickjs(), 0);
+        }
     }
 }
 
 #[test]
 fn a_copy_is_refused_to_what_runs_a_task() {
-    let built = realm::built(0);
+    let built = realm::built(0, With::Nothing);
     built.arm(1 << 20, 1 << 16);
     assert!(Template::of(&built).is_none());
 }
@@ -31,10 +35,14 @@ fn a_copy_is_refused_to_what_runs_a_task() {
 /// bytes, for which there is [`super::ALIGN`].
 #[test]
 fn what_looks_like_a_pointer_is_one() {
+    KINDS.into_iter().for_each(compare_two);
+}
+
+fn compare_two(with: With) {
     const SKIP: usize = 0x1230;
     let (one, two) = (
-        Template::of(&realm::built(0)).unwrap(),
-        Template::of(&realm::built(SKIP)).unwrap(),
+        Template::of(&realm::built(0, with)).unwrap(),
+        Template::of(&realm::built(SKIP, with)).unwrap(),
     );
     let (ones, twos): (BTreeSet<_>, BTreeSet<_>) =
         (one.pointers.iter().collect(), two.pointers.iter().collect());
