@@ -16,8 +16,9 @@ use clap::Parser;
 use tasker_benches::figure::Figure;
 use tasker_benches::figures::{self, Problem, Size};
 
-/// All figures in the order in which they are taken.
+/// All figures in the order in which they are taken. First the one that looks at the largest size that the process ever had.
 const FIGURES: [&str; 20] = [
+    "waiting",
     "chain_sqlite",
     "call",
     "latency_sqlite",
@@ -36,7 +37,6 @@ const FIGURES: [&str; 20] = [
     "parked_speed",
     "hot_memory",
     "idle_cpu",
-    "waiting",
     "process_wall",
 ];
 
