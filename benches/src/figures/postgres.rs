@@ -11,7 +11,7 @@ use tokio_postgres::NoTls;
 use super::bench::{Bench, engine};
 use super::{Problem, Size};
 use crate::clock::Stopwatch;
-use crate::figure::{BATCH_OF_FLOOR, Figure, Goal};
+use crate::figure::{BATCH_OF_FLOOR, Figure, Goal, median};
 use crate::floor_postgres::Floor;
 
 const CALLS: u32 = 10;
@@ -97,40 +97,47 @@ fn absent(figure: &'static str, unit: &'static str, why: String) -> Figure {
 
 /// `chain_postgres`: 2,000 runs of 10 calls.
 pub async fn chain_postgres(size: Size) -> Result<Figure, Problem> {
-    let server = match Server::find().await {
-        Ok(server) => server,
-        Err(why) => return Ok(absent("chain_postgres", "steps/s", why)),
-    };
+    if let Err(why) = Server::find().await {
+        return Ok(absent("chain_postgres", "steps/s", why));
+    }
     let runs = size.of(2_000);
-    let bench = server.bench().await?;
-    let before = bench.meter.commits();
-    let watch = Stopwatch::start();
-    bench
-        .runs("chain", &json!({ "calls": CALLS }), runs)
-        .await?;
-    let (seconds, cpu) = (watch.seconds(), watch.cpu_seconds());
-    let batch = bench.batch_since(before);
-    bench.engine.shutdown().await?;
-
-    let mut floor = server.floor().await?;
-    let watch = Stopwatch::start();
-    floor.chains(runs, CALLS, batch.round() as usize).await?;
-    let floor_seconds = watch.seconds();
-    let watch = Stopwatch::start();
-    floor.chains(runs, CALLS, BATCH_OF_FLOOR).await?;
-    let floor_at_256 = watch.seconds();
-    drop(floor);
-    server.clean().await?;
-
     let steps = f64::from(runs) * f64::from(CALLS);
+    let (mut seconds, mut cpu, mut batches) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut floors, mut floor_at_256) = (Vec::new(), f64::INFINITY);
+    for _ in 0..size.rounds() {
+        // Tables without a history for each.
+        let server = Server::find().await?;
+        let bench = server.bench().await?;
+        let before = bench.meter.commits();
+        let watch = Stopwatch::start();
+        bench
+            .runs("chain", &json!({ "calls": CALLS }), runs)
+            .await?;
+        seconds.push(watch.seconds());
+        cpu.push(watch.cpu_seconds() * 1e6 / steps);
+        let batch = bench.batch_since(before);
+        batches.push(batch);
+        bench.engine.shutdown().await?;
+
+        let mut floor = server.floor().await?;
+        let watch = Stopwatch::start();
+        floor.chains(runs, CALLS, batch.round() as usize).await?;
+        floors.push(watch.seconds());
+        let watch = Stopwatch::start();
+        floor.chains(runs, CALLS, BATCH_OF_FLOOR).await?;
+        floor_at_256 = floor_at_256.min(watch.seconds());
+        drop(floor);
+        server.clean().await?;
+    }
+    let (seconds, cpu, batch) = (median(seconds), median(cpu), median(batches));
+
     let figure = Figure::new(
         "chain_postgres",
         (steps / seconds, "steps/s"),
-        steps / floor_seconds,
+        steps / median(floors),
         GOAL,
         format!(
-            "{runs} runs x {CALLS} calls in {seconds:.2} s, {:.1} us CPU a step here, {batch:.0} turns a commit",
-            cpu * 1e6 / steps,
+            "{runs} runs x {CALLS} calls in {seconds:.2} s, {cpu:.1} us CPU a step here, {batch:.0} turns a commit",
         ),
     );
     Ok(match size {
@@ -141,30 +148,36 @@ pub async fn chain_postgres(size: Size) -> Result<Figure, Problem> {
 
 /// `chain_postgres_two`: the same by two engine processes, beside one.
 pub async fn chain_postgres_two(size: Size) -> Result<Figure, Problem> {
-    let server = match Server::find().await {
-        Ok(server) => server,
-        Err(why) => return Ok(absent("chain_postgres_two", "steps/s", why)),
-    };
+    if let Err(why) = Server::find().await {
+        return Ok(absent("chain_postgres_two", "steps/s", why));
+    }
     let runs = size.of(2_000);
-    let bench = server.bench().await?;
-    let mut second = Second::start(&server).await?;
-    let watch = Stopwatch::start();
-    bench
-        .runs("chain", &json!({ "calls": CALLS }), runs)
-        .await?;
-    let two = watch.seconds();
-    let done_here = bench.meter.commits().1;
-    second.stop().await?;
-    let watch = Stopwatch::start();
-    bench
-        .runs("chain", &json!({ "calls": CALLS }), runs)
-        .await?;
-    let one = watch.seconds();
-    bench.engine.shutdown().await?;
-    server.clean().await?;
+    let (mut twos, mut ones, mut done_here) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..size.rounds() {
+        // Tables without a history for each.
+        let server = Server::find().await?;
+        let bench = server.bench().await?;
+        let mut second = Second::start(&server).await?;
+        let before = bench.meter.commits().1;
+        let watch = Stopwatch::start();
+        bench
+            .runs("chain", &json!({ "calls": CALLS }), runs)
+            .await?;
+        twos.push(watch.seconds());
+        done_here += bench.meter.commits().1 - before;
+        second.stop().await?;
+        let watch = Stopwatch::start();
+        bench
+            .runs("chain", &json!({ "calls": CALLS }), runs)
+            .await?;
+        ones.push(watch.seconds());
+        bench.engine.shutdown().await?;
+        server.clean().await?;
+    }
+    let (two, one) = (median(twos), median(ones));
 
     let steps = f64::from(runs) * f64::from(CALLS);
-    let turns = f64::from(runs) * f64::from(CALLS + 1);
+    let turns = f64::from(runs * size.rounds()) * f64::from(CALLS + 1);
     Ok(Figure::new(
         "chain_postgres_two",
         (steps / two, "steps/s"),
