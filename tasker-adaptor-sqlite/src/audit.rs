@@ -1,7 +1,7 @@
 //! The audit on the rows of this schema: the shared queries, and what its marker columns promise.
 
-use rusqlite::Connection;
 use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension};
 use tasker_adaptor::{AUDIT, AuditQuery, Violation};
 
 use crate::fault::Outcome;
@@ -48,6 +48,7 @@ pub(crate) fn audit(conn: &Connection) -> Outcome<Vec<Violation>> {
         while let Some(row) = rows.next()? {
             let id = match row.get_ref(0)? {
                 ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                ValueRef::Integer(no) => id_of(conn, no)?,
                 other => format!("{other:?}"),
             };
             violations.push(Violation {
@@ -60,8 +61,51 @@ pub(crate) fn audit(conn: &Connection) -> Outcome<Vec<Violation>> {
     Ok(violations)
 }
 
+/// The id of a row that a query names by number.
+fn id_of(conn: &Connection, no: i64) -> Outcome<String> {
+    let id = conn
+        .prepare("SELECT id FROM stack_runs WHERE no = ?1")?
+        .query_row([no], |row| row.get(0))
+        .optional()?;
+    Ok(id.unwrap_or_else(|| format!("no {no}, which is gone")))
+}
+
 fn here(sql: &str) -> String {
     HERE.iter().fold(sql.to_owned(), |sql, (there, here)| {
         sql.replace(there, here)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A number is never equal to an id: a comparison of the two would find nothing, whatever is wrong.
+    #[test]
+    fn no_query_compares_a_number_with_an_id() {
+        let numbers = ["parent_no", "owner"];
+        for query in AUDIT {
+            let sql = here(query.sql);
+            assert!(!sql.contains("parent_id"), "{}: {sql}", query.name);
+            for (left, rest) in sql.match_indices('=').map(|(at, _)| sql.split_at(at)) {
+                let name = |text: &str| {
+                    let word: &str = text
+                        .split(|c: char| !c.is_alphanumeric() && c != '_' && c != '.')
+                        .next()
+                        .unwrap_or_default();
+                    word.rsplit('.').next().unwrap_or_default().to_owned()
+                };
+                let start = left
+                    .rfind(|c: char| !c.is_alphanumeric() && c != '_' && c != '.')
+                    .map_or(0, |at| at + 1);
+                let pair = [name(&left[start..]), name(rest.trim_start_matches('='))];
+                let is_number = |name: &String| numbers.contains(&name.as_str());
+                assert!(
+                    !pair.iter().any(is_number) || !pair.contains(&"id".to_owned()),
+                    "{}: {pair:?} in {sql}",
+                    query.name
+                );
+            }
+        }
+    }
 }
