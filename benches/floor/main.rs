@@ -86,9 +86,7 @@ async fn write(options: &Options) -> Result<String, Problem> {
             (watch.seconds(), watch.cpu_seconds())
         }
         Database::Postgres => {
-            let url = std::env::var("TASKER_TEST_POSTGRES_URL")
-                .or_else(|_| std::env::var("DATABASE_URL"))
-                .map_err(|_| "no Postgres: set TASKER_TEST_POSTGRES_URL or DATABASE_URL")?;
+            let url = postgres::url()?;
             let schema = format!("floor_{}", uuid::Uuid::now_v7().simple());
             let mut floor = postgres::Floor::open(&url, &schema).await?;
             let watch = Stopwatch::start();

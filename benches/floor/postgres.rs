@@ -34,6 +34,16 @@ const END: &str = "UPDATE stack_runs SET status = 'completed', outcome = $2, own
 const END_RUNS: &str =
     "UPDATE task_runs SET status = 'completed', outcome = $2, ended_at = $3 WHERE id = ANY ($1)";
 
+/// The server to measure on.
+pub fn url() -> Result<String, String> {
+    std::env::var("TASKER_TEST_POSTGRES_URL")
+        .or_else(|_| std::env::var("DATABASE_URL"))
+        .map_err(|_| {
+            "no Postgres: set TASKER_TEST_POSTGRES_URL or DATABASE_URL, or use `.config/postgres.sh run`"
+                .to_owned()
+        })
+}
+
 /// A schema with the engine's tables, and one connection.
 pub struct Floor {
     client: Client,

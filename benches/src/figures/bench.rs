@@ -9,6 +9,7 @@ use tasker_core::{Engine, RunHandle, ServiceCall, Storage, service_fn};
 use tasker_examples::metered::{Meter, Metered};
 
 use super::Problem;
+use crate::clock::Stopwatch;
 
 /// Submits under way at one time.
 const SUBMITTERS: usize = 256;
@@ -68,11 +69,31 @@ impl Bench {
         Ok(())
     }
 
+    /// Runs of `calls` calls each, one after the other, with what they took.
+    pub(super) async fn chains(&self, runs: u32, calls: u32) -> Result<Chains, Problem> {
+        let steps = f64::from(runs) * f64::from(calls);
+        let before = self.meter.commits();
+        let watch = Stopwatch::start();
+        self.runs("chain", &json!({ "calls": calls }), runs).await?;
+        Ok(Chains {
+            seconds: watch.seconds(),
+            cpu_us: watch.cpu_seconds() * 1e6 / steps,
+            batch: self.batch_since(before),
+        })
+    }
+
     /// Mean turns a commit since the first of these counts.
     pub(super) fn batch_since(&self, (commits, turns): (u64, u64)) -> f64 {
         let (commits_now, turns_now) = self.meter.commits();
         (turns_now - turns) as f64 / (commits_now - commits).max(1) as f64
     }
+}
+
+/// What chains took: seconds in all, processor microseconds of this process a step, mean turns a commit.
+pub(super) struct Chains {
+    pub(super) seconds: f64,
+    pub(super) cpu_us: f64,
+    pub(super) batch: f64,
 }
 
 /// An engine with the service of the figures.

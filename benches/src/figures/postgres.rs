@@ -2,7 +2,6 @@
 
 use std::process::Stdio;
 
-use serde_json::json;
 use tasker_adaptor_postgres::PostgresStorage;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
@@ -12,7 +11,7 @@ use super::bench::{Bench, engine};
 use super::{Problem, Size};
 use crate::clock::Stopwatch;
 use crate::figure::{BATCH_OF_FLOOR, Figure, Goal, median};
-use crate::floor_postgres::Floor;
+use crate::floor_postgres::{Floor, url};
 
 const CALLS: u32 = 10;
 const GOAL: Goal = Goal::AtLeast(0.5, "at least 0.5 of the floor");
@@ -73,15 +72,6 @@ impl Server {
     }
 }
 
-fn url() -> Result<String, String> {
-    std::env::var("TASKER_TEST_POSTGRES_URL")
-        .or_else(|_| std::env::var("DATABASE_URL"))
-        .map_err(|_| {
-            "no Postgres: set TASKER_TEST_POSTGRES_URL or DATABASE_URL, or use `.config/postgres.sh run`"
-                .to_owned()
-        })
-}
-
 async fn storage(url: &str, schema: &str) -> Result<PostgresStorage, Problem> {
     Ok(PostgresStorage::options(url)
         .schema(schema)
@@ -108,20 +98,17 @@ pub async fn chain_postgres(size: Size) -> Result<Figure, Problem> {
         // Tables without a history for each.
         let server = Server::find().await?;
         let bench = server.bench().await?;
-        let before = bench.meter.commits();
-        let watch = Stopwatch::start();
-        bench
-            .runs("chain", &json!({ "calls": CALLS }), runs)
-            .await?;
-        seconds.push(watch.seconds());
-        cpu.push(watch.cpu_seconds() * 1e6 / steps);
-        let batch = bench.batch_since(before);
-        batches.push(batch);
+        let took = bench.chains(runs, CALLS).await?;
+        seconds.push(took.seconds);
+        cpu.push(took.cpu_us);
+        batches.push(took.batch);
         bench.engine.shutdown().await?;
 
         let mut floor = server.floor().await?;
         let watch = Stopwatch::start();
-        floor.chains(runs, CALLS, batch.round() as usize).await?;
+        floor
+            .chains(runs, CALLS, took.batch.round() as usize)
+            .await?;
         floors.push(watch.seconds());
         let watch = Stopwatch::start();
         floor.chains(runs, CALLS, BATCH_OF_FLOOR).await?;
@@ -159,18 +146,10 @@ pub async fn chain_postgres_two(size: Size) -> Result<Figure, Problem> {
         let bench = server.bench().await?;
         let mut second = Second::start(&server).await?;
         let before = bench.meter.commits().1;
-        let watch = Stopwatch::start();
-        bench
-            .runs("chain", &json!({ "calls": CALLS }), runs)
-            .await?;
-        twos.push(watch.seconds());
+        twos.push(bench.chains(runs, CALLS).await?.seconds);
         done_here += bench.meter.commits().1 - before;
         second.stop().await?;
-        let watch = Stopwatch::start();
-        bench
-            .runs("chain", &json!({ "calls": CALLS }), runs)
-            .await?;
-        ones.push(watch.seconds());
+        ones.push(bench.chains(runs, CALLS).await?.seconds);
         bench.engine.shutdown().await?;
         server.clean().await?;
     }

@@ -69,15 +69,10 @@ async fn chain(
     let (mut floors, mut at_256) = (Vec::new(), 0.0_f64);
     for _ in 0..size.rounds() {
         let bench = OnFile::start().await?;
-        let before = bench.meter.commits();
-        let watch = Stopwatch::start();
-        bench
-            .runs("chain", &json!({ "calls": calls }), runs)
-            .await?;
-        seconds.push(watch.seconds());
-        cpu.push(watch.cpu_seconds() * 1e6 / steps);
-        let batch = bench.batch_since(before);
-        batches.push(batch);
+        let took = bench.chains(runs, calls).await?;
+        seconds.push(took.seconds);
+        cpu.push(took.cpu_us);
+        batches.push(took.batch);
         bench.engine.shutdown().await?;
 
         let floor_of = |runs, batch| -> Result<f64, Problem> {
@@ -86,7 +81,7 @@ async fn chain(
             floor.chains(runs, calls, batch)?;
             Ok(f64::from(runs) * f64::from(calls) / watch.seconds())
         };
-        floors.push(floor_of(runs, batch.round() as usize)?);
+        floors.push(floor_of(runs, took.batch.round() as usize)?);
         if size == Size::Full {
             at_256 = at_256.max(floor_of(size.of(20_000) / calls, BATCH_OF_FLOOR)?);
         }
