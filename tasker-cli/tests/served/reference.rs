@@ -120,13 +120,15 @@ async fn the_task_of_the_readme_runs_as_it_is_printed() {
     // R47–78, with a `gapi` that answers, and its nested task.
     let folder = folder();
     folder.ok(&["publish", "--all"]);
-    folder.write(
+    // The service has a folder and a database of its own: the engine of its server must not take the run.
+    let elsewhere = Folder::new();
+    elsewhere.write(
         "services/google/service.toml",
         "command = ['node', 'index.mjs']\nhealth = '/'\n",
     );
-    folder.write("services/google/index.mjs", GAPI);
+    elsewhere.write("services/google/index.mjs", GAPI);
     let variables = [("PATH", &*crate::path())];
-    let google = Server::start(&folder, &["--services", "google"], &variables);
+    let google = Server::start(&elsewhere, &["--services", "google"], &variables);
     let url = google.url("google", "");
     let said = folder.with(
         &[
