@@ -464,7 +464,7 @@ fn ctrl_c_detaches_and_says_how_to_come_back() {
     use std::process::Stdio;
 
     let folder = Folder::new();
-    folder.write("tasks/sleeps.js", "/** @task sleeps */\nmodule.exports = async (input, { tools }) => { await tools.sleep(1500); return 'awake'; };\n");
+    folder.write("tasks/sleeps.js", "/** @task sleeps */\nmodule.exports = async (input, { tools }) => { await tools.sleep(6000); return 'awake'; };\n");
     folder.ok(&["publish", "--all"]);
     let mut child = folder
         .command(&["run", "sleeps", "--poll"])

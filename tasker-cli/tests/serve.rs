@@ -511,7 +511,7 @@ async fn a_signal_drains_and_nothing_is_lost() {
         .post(
             "task-executor",
             "/execute",
-            &json!({"taskName": "sleeps", "input": {"ms": 1500}}),
+            &json!({"taskName": "sleeps", "input": {"ms": 6000}}),
         )
         .await;
     let id = said["data"]["taskRunId"].as_str().unwrap().to_owned();
@@ -525,6 +525,11 @@ async fn a_signal_drains_and_nothing_is_lost() {
     server.signal("-TERM");
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
     assert!(!registry.exists(), "the registry goes with its server");
+    assert_ne!(
+        folder.json(&["status", &id])["status"],
+        "completed",
+        "it was in the server's hands"
+    );
     assert_eq!(
         folder.ok(&["status", &id, "--poll"]),
         "\"awake\"",
@@ -535,9 +540,14 @@ async fn a_signal_drains_and_nothing_is_lost() {
 #[tokio::test]
 async fn a_killed_server_leaves_its_runs_to_the_next_command() {
     let folder = folder();
-    let mut server = Server::start(&folder, &["--services", "task-executor"], &[]);
+    let lease = [("TASKER_LEASE_MS", "2000")];
+    let mut server = Server::start(&folder, &["--services", "task-executor"], &lease);
     let (_, said) = server
-        .post("task-executor", "/execute", &json!({"taskName": "two"}))
+        .post(
+            "task-executor",
+            "/execute",
+            &json!({"taskName": "sleeps", "input": {"ms": 4000}}),
+        )
         .await;
     let id = said["data"]["taskRunId"].as_str().unwrap().to_owned();
     server.child.kill().unwrap();
@@ -551,7 +561,8 @@ async fn a_killed_server_leaves_its_runs_to_the_next_command() {
         "2",
         "a stale registry file fools nobody"
     );
-    assert_eq!(folder.json(&["status", &id])["task"], "two");
+    assert_ne!(folder.json(&["status", &id])["status"], "completed");
+    assert_eq!(folder.ok(&["status", &id, "--poll"]), "\"awake\"");
 }
 
 #[test]

@@ -166,7 +166,7 @@ async fn no_more_connections_than_allowed_are_served_at_one_time() {
     let folder = folder();
     let limits = [
         ("TASKER_MAX_CONNECTIONS", "2"),
-        ("TASKER_HEADER_TIMEOUT_SECS", "2"),
+        ("TASKER_HEADER_TIMEOUT_SECS", "60"),
     ];
     let server = Server::start(&folder, &["--services", "task-executor"], &limits);
     let held = [connect(&server), connect(&server)];

@@ -263,7 +263,12 @@ async fn templates_are_made_listed_and_answer() {
 async fn a_service_of_another_server_is_called_there() {
     let folder = folder();
     let path = crate::path();
-    let first = Server::start(&folder, &["--services", "snake"], &[("PATH", &path)]);
+    // Its own engine takes no runs: each is the second one's.
+    let first = Server::start(
+        &folder,
+        &["--services", "snake", "--drive", "post"],
+        &[("PATH", &path)],
+    );
     // Another server of the folder finds it in the registry file, and both keep their entries there.
     let mut second = Server::start(&folder, &["--services", "task-executor"], &[]);
     let (_, said) = second
