@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release -p tasker-benches --bin floor -- sqlite                       2,000 runs of 10 calls, 256 turns a commit
 //! cargo run --release -p tasker-benches --bin floor -- sqlite --batch 40
+//! cargo run --release -p tasker-benches --bin floor -- sqlite --rows fan-out            one run of 2,000 calls; or nested, or submit
 //! .config/postgres.sh run cargo run --release -p tasker-benches --bin floor -- postgres
 //! ```
 #![allow(
@@ -19,11 +20,7 @@
 mod clock;
 #[expect(unreachable_pub, reason = "a file of the library")]
 mod postgres;
-#[expect(
-    dead_code,
-    unreachable_pub,
-    reason = "files of the library, which has more figures than chains"
-)]
+#[expect(unreachable_pub, reason = "a file of the library")]
 mod sqlite;
 
 use std::process::ExitCode;
@@ -41,14 +38,30 @@ enum Database {
     Postgres,
 }
 
+/// Whose rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Rows {
+    /// Runs of calls one after the other.
+    Chains,
+    /// One run with as many calls as `--runs` says at one time.
+    FanOut,
+    /// Runs whose task calls a task which calls a task.
+    Nested,
+    /// Submitted runs, each in a commit of its own.
+    Submit,
+}
+
 #[derive(Parser)]
-#[command(about = "Chains of calls as an engine stores them, written by the bare driver")]
+#[command(about = "Rows as an engine stores them, written by the bare driver")]
 struct Options {
     database: Database,
-    /// Chains.
+    /// Of SQLite; on Postgres they are those of chains.
+    #[arg(long, value_enum, default_value_t = Rows::Chains)]
+    rows: Rows,
+    /// Runs.
     #[arg(long, default_value_t = 2_000)]
     runs: u32,
-    /// Calls of each.
+    /// Calls of each, in chains.
     #[arg(long, default_value_t = 10)]
     calls: u32,
     /// Turns in one commit.
@@ -73,6 +86,7 @@ async fn main() -> ExitCode {
 async fn write(options: &Options) -> Result<String, Problem> {
     let &Options {
         database,
+        rows,
         runs,
         calls,
         batch,
@@ -82,8 +96,20 @@ async fn write(options: &Options) -> Result<String, Problem> {
             let folder = tempfile::tempdir()?;
             let mut floor = sqlite::Floor::open(&folder.path().join("floor.db"))?;
             let watch = Stopwatch::start();
-            floor.chains(runs, calls, batch)?;
+            match rows {
+                Rows::Chains => floor.chains(runs, calls, batch)?,
+                Rows::FanOut => floor.fan_out(runs, batch as u32)?,
+                Rows::Nested => floor.nested(runs, batch)?,
+                Rows::Submit => {
+                    for _ in 0..runs {
+                        floor.submit()?;
+                    }
+                }
+            }
             (watch.seconds(), watch.cpu_seconds())
+        }
+        Database::Postgres if rows != Rows::Chains => {
+            return Err("on Postgres the rows are those of chains; leave --rows out".into());
         }
         Database::Postgres => {
             let url = postgres::url()?;
@@ -101,9 +127,27 @@ async fn write(options: &Options) -> Result<String, Problem> {
             seen
         }
     };
-    let steps = f64::from(runs) * f64::from(calls);
+    let (what, steps) = match rows {
+        Rows::Chains => (
+            format!("{runs} runs x {calls} calls, {batch} turns a commit"),
+            f64::from(runs) * f64::from(calls),
+        ),
+        Rows::FanOut => (
+            format!("one run x {runs} calls, {batch} answers a commit"),
+            f64::from(runs),
+        ),
+        Rows::Nested => (
+            format!("{runs} runs x child x grandchild, {batch} a commit"),
+            f64::from(runs),
+        ),
+        Rows::Submit => (
+            format!("{runs} runs submitted, each in a commit"),
+            f64::from(runs),
+        ),
+    };
     Ok(format!(
-        "{runs} runs x {calls} calls, {batch} turns a commit: {:.0} steps/s, {:.1} us CPU a step here",
+        "{what}: {:.0} ms, {:.0} /s, {:.1} us CPU each here",
+        seconds * 1e3,
         steps / seconds,
         cpu * 1e6 / steps
     ))

@@ -5,10 +5,9 @@
 )]
 
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Ticks of `/proc/self/stat` in a second: 100 on every Linux that Rust runs on.
-const TICKS_A_SECOND: f64 = 100.0;
+use rustix::time::{ClockId, clock_gettime};
 
 /// Measures from its making.
 pub struct Stopwatch {
@@ -30,24 +29,15 @@ impl Stopwatch {
         self.start.elapsed().as_secs_f64()
     }
 
-    /// Processor seconds of all threads since the start; 0 where there is no `/proc`.
+    /// Processor seconds of all threads since the start.
     pub fn cpu_seconds(&self) -> f64 {
         cpu_seconds() - self.cpu
     }
 }
 
 fn cpu_seconds() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The name of the program, in brackets, may hold spaces: fields are counted from its end (state is field 3).
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    let ticks = |field: usize| {
-        fields
-            .split_whitespace()
-            .nth(field - 3)
-            .and_then(|text| text.parse::<f64>().ok())
-            .unwrap_or_default()
-    };
-    (ticks(14) + ticks(15)) / TICKS_A_SECOND
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32).as_secs_f64()
 }
 
 /// Resident memory of this process in bytes; 0 where there is no `/proc`.

@@ -17,8 +17,8 @@ pub struct Figure {
     pub floor: f64,
     /// Value by floor.
     pub ratio: f64,
-    /// What the ratio (or, where it says so, the value) should be.
-    pub goal: &'static str,
+    /// What the ratio (or, where it says so, the value) should be; `floor_suspect` where the floor is none.
+    pub goal: String,
     /// Whether it is.
     pub holds: bool,
     /// What else was seen.
@@ -67,7 +67,7 @@ impl Figure {
             unit,
             floor,
             ratio,
-            goal,
+            goal: goal.to_owned(),
             holds,
             notes,
         }
@@ -75,29 +75,44 @@ impl Figure {
 }
 
 impl Figure {
+    /// A figure that could not be taken: it does not hold.
+    pub fn absent(figure: &'static str, unit: &'static str, why: String) -> Self {
+        let never = Goal::AtLeast(f64::INFINITY, "to be taken at all");
+        Self::new(figure, (0.0, unit), 0.0, never, why)
+    }
+
     /// Does not hold, whatever its ratio, when its floor made `seen` steps a second at [`BATCH_OF_FLOOR`] turns a commit and not
     /// `expected`: half of what the bare driver was seen to do on a machine of this kind.
     #[must_use]
     pub fn unless_suspect(mut self, seen: f64, expected: f64) -> Self {
-        let verdict = if seen < expected {
+        if seen < expected {
             self.holds = false;
-            "floor_suspect"
-        } else {
-            "a floor"
-        };
-        let notes = &self.notes;
-        self.notes = format!(
-            "{notes}; the floor at {BATCH_OF_FLOOR} turns a commit: {seen:.0} steps/s, {expected:.0} expected: {verdict}"
-        );
+            self.goal.push_str(" (floor_suspect)");
+        }
+        self.also(&format!(
+            "the floor at {BATCH_OF_FLOOR} turns a commit: {seen:.0} steps/s, {expected:.0} expected"
+        ))
+    }
+
+    /// Does not hold unless this does as well.
+    #[must_use]
+    pub fn only_if(mut self, holds: bool, what: &str) -> Self {
+        self.holds &= holds;
+        self.also(what)
+    }
+
+    fn also(mut self, note: &str) -> Self {
+        if !self.notes.is_empty() {
+            self.notes.push_str("; ");
+        }
+        self.notes.push_str(note);
         self
     }
 
     /// Does not hold when it took more processor time a step, in microseconds.
     #[must_use]
-    pub fn with_cpu(mut self, seen: f64, most: f64) -> Self {
-        self.holds &= seen <= most;
-        self.notes = format!("{}; at most {most:.0} us CPU a step", self.notes);
-        self
+    pub fn with_cpu(self, seen: f64, most: f64) -> Self {
+        self.only_if(seen <= most, &format!("at most {most:.0} us CPU a step"))
     }
 }
 

@@ -58,6 +58,9 @@ struct Options {
     /// Take the run of this file up: the report starts itself so.
     #[arg(long, hide = true)]
     recover: Option<PathBuf>,
+    /// Have so many frames wait, with this budget in MiB: the report starts itself so.
+    #[arg(long, hide = true, num_args = 2)]
+    frames: Option<Vec<u32>>,
     /// Read the rows of this file: the report starts itself so.
     #[arg(long, hide = true)]
     read_rows: Option<PathBuf>,
@@ -89,17 +92,23 @@ async fn report(options: &Options) -> Result<(), Problem> {
     if let Some(path) = &options.read_rows {
         return figures::recover::read_rows(path).await;
     }
+    if let Some(&[count, budget_mb]) = options.frames.as_deref() {
+        return figures::frames(count, budget_mb as usize).await;
+    }
     let size = if options.quick {
         Size::Quick
     } else {
         Size::Full
     };
-    let mut taken = Vec::new();
+    let (mut taken, mut problems) = (Vec::new(), Vec::new());
     for name in FIGURES {
         let is_wanted =
             options.figures.is_empty() || options.figures.iter().any(|figure| figure == name);
         if is_wanted {
-            let figure = take(name, size).await?;
+            let figure = take(name, size).await.unwrap_or_else(|problem| {
+                problems.push(name);
+                Figure::absent(name, "", problem.to_string())
+            });
             println!("{figure}");
             taken.push(figure);
         }
@@ -107,7 +116,11 @@ async fn report(options: &Options) -> Result<(), Problem> {
     if options.json {
         println!("{}", serde_json::to_string(&taken)?);
     }
-    Ok(())
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("could not be taken: {}", problems.join(", ")).into())
+    }
 }
 
 async fn take(name: &str, size: Size) -> Result<Figure, Problem> {

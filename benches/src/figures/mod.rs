@@ -1,7 +1,9 @@
 //! The figures, one function each.
 
+mod bare_start;
 mod bench;
 mod call;
+mod hot_memory;
 mod parked;
 pub mod postgres;
 mod process_wall;
@@ -11,6 +13,7 @@ mod vm;
 mod waiting;
 
 pub use call::{BareLoop, HotVm, call};
+pub use hot_memory::{frames, hot_memory};
 pub use parked::{parked_disk, parked_memory, parked_speed};
 pub use postgres::{chain_postgres, chain_postgres_two};
 pub use process_wall::process_wall;
@@ -19,7 +22,7 @@ pub use storage::{
     chain_long_sqlite, chain_sqlite, chain_sqlite_10k, fan_out_1k, fan_out_10k, latency_sqlite,
     nested,
 };
-pub use vm::{cold_start, hot_memory, idle_cpu, replay_per_call};
+pub use vm::{cold_start, idle_cpu, replay_per_call};
 pub use waiting::waiting;
 
 /// Anything that stops a figure.

@@ -1,6 +1,7 @@
 //! Figures of runs on a SQLite file with `synchronous=FULL`, beside the same rows against bare rusqlite.
 
 use std::ops::Deref;
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
 use tasker_adaptor_sqlite::SqliteStorage;
@@ -66,7 +67,7 @@ async fn chain(
     let runs = size.of(runs);
     let steps = f64::from(runs) * f64::from(calls);
     let (mut seconds, mut cpu, mut batches) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut floors, mut at_256) = (Vec::new(), 0.0_f64);
+    let mut floors = Vec::new();
     for _ in 0..size.rounds() {
         let bench = OnFile::start().await?;
         let took = bench.chains(runs, calls).await?;
@@ -75,16 +76,8 @@ async fn chain(
         batches.push(took.batch);
         bench.engine.shutdown().await?;
 
-        let floor_of = |runs, batch| -> Result<f64, Problem> {
-            let mut floor = bench.floor()?;
-            let watch = Stopwatch::start();
-            floor.chains(runs, calls, batch)?;
-            Ok(f64::from(runs) * f64::from(calls) / watch.seconds())
-        };
-        floors.push(floor_of(runs, took.batch.round() as usize)?);
-        if size == Size::Full {
-            at_256 = at_256.max(floor_of(size.of(20_000) / calls, BATCH_OF_FLOOR)?);
-        }
+        let batch = took.batch.round() as usize;
+        floors.push(chains_of_floor(&mut bench.floor()?, runs, calls, batch)?);
     }
     let (seconds, cpu, batch) = (median(seconds), median(cpu), median(batches));
     let figure = Figure::new(
@@ -96,10 +89,35 @@ async fn chain(
             "{runs} runs x {calls} calls in {seconds:.2} s, {cpu:.1} us CPU a step, {batch:.0} turns a commit"
         ),
     );
-    Ok(match size {
-        Size::Quick => (figure, cpu),
-        Size::Full => (figure.unless_suspect(at_256, FLOOR_AT_256), cpu),
-    })
+    Ok((checked(figure, size)?, cpu))
+}
+
+/// Steps a second of the bare driver.
+fn chains_of_floor(floor: &mut Floor, runs: u32, calls: u32, batch: usize) -> Result<f64, Problem> {
+    let watch = Stopwatch::start();
+    floor.chains(runs, calls, batch)?;
+    Ok(f64::from(runs) * f64::from(calls) / watch.seconds())
+}
+
+/// The figure, suspect when the bare driver of this machine is none to compare with: looked at once a process.
+fn checked(figure: Figure, size: Size) -> Result<Figure, Problem> {
+    static SEEN: Mutex<Option<f64>> = Mutex::new(None);
+    if size == Size::Quick {
+        return Ok(figure);
+    }
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let at_256 = if let Some(seen) = *seen {
+        seen
+    } else {
+        let mut best = 0.0_f64;
+        for _ in 0..size.rounds() {
+            let folder = tempfile::tempdir()?;
+            let mut floor = Floor::open(&folder.path().join("floor.db"))?;
+            best = best.max(chains_of_floor(&mut floor, 2_000, 10, BATCH_OF_FLOOR)?);
+        }
+        *seen.insert(best)
+    };
+    Ok(figure.unless_suspect(at_256, FLOOR_AT_256))
 }
 
 /// `latency_sqlite`: one chain of 1,000 calls alone, beside one bare one-row commit a step.
@@ -120,13 +138,14 @@ pub async fn latency_sqlite(size: Size) -> Result<Figure, Problem> {
         }
         floors.push(watch.seconds() * 1e6 / f64::from(calls));
     }
-    Ok(Figure::new(
+    let figure = Figure::new(
         "latency_sqlite",
         (median(values), "us/step"),
         median(floors),
         Goal::AtMost(1.5, "at most 1.5 of a bare commit"),
-        String::new(),
-    ))
+        "the bare commit is that of one submitted run".to_owned(),
+    );
+    checked(figure, size)
 }
 
 /// `chain_sqlite_10k`: 10,000 runs of 10 calls.
@@ -150,22 +169,41 @@ async fn fan(calls: u32) -> Result<(f64, u64, OnFile), Problem> {
 /// `fan_out_10k`: 10,000 parallel calls in one run, beside 1,000.
 pub async fn fan_out_10k(size: Size) -> Result<Figure, Problem> {
     let calls = size.of(10_000);
-    let (mut fews, mut values, mut all_turns) = (Vec::new(), Vec::new(), 0);
+    let (mut fews, mut values, mut floors, mut all_turns) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for _ in 0..size.rounds() {
         fews.push(fan(calls / 10).await?.0);
-        let (value, turns, _) = fan(calls).await?;
+        let (value, turns, bench) = fan(calls).await?;
         values.push(value);
         all_turns += turns;
+        floors.push(fan_of_floor(&bench, calls, turns)?);
     }
     let turns = all_turns / u64::from(size.rounds());
-    let (few, value) = (median(fews), median(values));
-    Ok(Figure::new(
+    let value = median(values);
+    let times = value / median(fews);
+    let figure = Figure::new(
         "fan_out_10k",
         (value, "ms"),
-        few,
-        Goal::AtMost(12.0, "at most 12 times as long as a tenth of them"),
+        median(floors),
+        Goal::AtMost(
+            3.0,
+            "at most 3 times the floor, and 12 times as long as a tenth of them",
+        ),
         format!("{calls} calls answered in {turns} turns"),
-    ))
+    );
+    let figure = figure.only_if(
+        times <= 12.0,
+        &format!("{times:.1} times as long as a tenth"),
+    );
+    checked(figure, size)
+}
+
+/// Milliseconds of the bare driver for the same rows.
+fn fan_of_floor(bench: &OnFile, calls: u32, turns: u64) -> Result<f64, Problem> {
+    let mut floor = bench.floor()?;
+    let answers_a_turn = calls.div_ceil(u32::try_from(turns)?);
+    let watch = Stopwatch::start();
+    floor.fan_out(calls, answers_a_turn)?;
+    Ok(watch.seconds() * 1e3)
 }
 
 /// `fan_out_1k`: 1,000 parallel calls in one run.
@@ -176,14 +214,9 @@ pub async fn fan_out_1k(size: Size) -> Result<Figure, Problem> {
         let (value, turns, bench) = fan(calls).await?;
         values.push(value);
         all_turns += turns;
-
-        let mut floor = bench.floor()?;
-        let answers_a_turn = calls.div_ceil(u32::try_from(turns)?);
-        let watch = Stopwatch::start();
-        floor.fan_out(calls, answers_a_turn)?;
-        floors.push(watch.seconds() * 1e3);
+        floors.push(fan_of_floor(&bench, calls, turns)?);
     }
-    Ok(Figure::new(
+    let figure = Figure::new(
         "fan_out_1k",
         (median(values), "ms"),
         median(floors),
@@ -192,7 +225,8 @@ pub async fn fan_out_1k(size: Size) -> Result<Figure, Problem> {
             "{calls} calls answered in {} turns",
             all_turns / u64::from(size.rounds())
         ),
-    ))
+    );
+    checked(figure, size)
 }
 
 /// `nested`: 200 parents, each with child and grandchild.
@@ -215,11 +249,12 @@ pub async fn nested(size: Size) -> Result<Figure, Problem> {
         floors.push(watch.seconds());
     }
     let (seconds, batch) = (median(seconds), median(batches));
-    Ok(Figure::new(
+    let figure = Figure::new(
         "nested",
         (f64::from(runs) / seconds, "runs/s"),
         f64::from(runs) / median(floors),
         Goal::AtLeast(0.4, "at least 0.4 of the floor"),
         format!("{:.0} ms, {batch:.0} turns a commit", seconds * 1e3),
-    ))
+    );
+    checked(figure, size)
 }
