@@ -5,7 +5,7 @@
 //!
 //! Who does what: `raw` speaks C (all `unsafe` is there); `bridge` is what JavaScript may ask, `host` the state behind it, `load` the
 //! task's files; `frame` runs turns; `realm` makes
-//! realms and `pool` keeps some ready; `write`, `show` and `capture` read values out; `prelude/*.js` are the globals that a task sees.
+//! realms and `pool` keeps some ready; `read` makes values of JSON; `write`, `show` and `capture` read values out; `prelude/*.js` are the globals that a task sees.
 
 mod bridge;
 mod cache;
@@ -20,6 +20,7 @@ mod pool;
 mod prelude;
 mod random;
 mod raw;
+mod read;
 mod realm;
 mod show;
 mod web;
