@@ -388,7 +388,7 @@ impl FrameHost {
     ) -> Result<Value<'r>, Thrown> {
         let frame = self.admit(ctx, format_args!("the call of {service}.{path}"))?;
         let service = match frame.tools.canonical(&service) {
-            same if same.len() == service.len() => service,
+            same if same == service => service,
             other => other.to_owned(),
         };
         let writer = Writer::new(ctx, frame.limits.payload_bytes, frame.limits.json_depth);

@@ -287,12 +287,7 @@ impl<'r> Reader<'r, '_> {
         if digits == 0 || (digits > 1 && self.text.as_bytes()[first] == b'0') {
             return Err(Stop::Left);
         }
-        if !matches!(self.peek(), Some(b'.' | b'e' | b'E')) {
-            // Minus zero is no integer.
-            if digits <= INT_DIGITS && !(negative && whole == 0) {
-                return Ok(self.ctx.int(if negative { -whole } else { whole }));
-            }
-        } else {
+        if matches!(self.peek(), Some(b'.' | b'e' | b'E')) {
             if self.peek() == Some(b'.') {
                 self.at += 1;
                 self.digits()?;
@@ -304,6 +299,9 @@ impl<'r> Reader<'r, '_> {
                 }
                 self.digits()?;
             }
+        } else if digits <= INT_DIGITS && !(negative && whole == 0) {
+            // Minus zero is no integer.
+            return Ok(self.ctx.int(if negative { -whole } else { whole }));
         }
         // Correctly rounded, as C's `strtod` is; too large is infinite for both.
         match self.text[start..self.at].parse() {

@@ -408,11 +408,11 @@ impl Texts {
 
 #[test]
 fn generated_texts_are_read_as_json_parse_reads_them() {
+    const COUNT: usize = 20_000;
     let runtime = runtime();
     let both = Both::new(runtime.enter());
     let mut texts = Texts(0x7a5c_e21d_90b3_4f68);
     let (mut quick, mut damaged, mut damaged_quick) = (0, 0, 0);
-    const COUNT: usize = 20_000;
     for _ in 0..COUNT {
         let mut text = String::new();
         texts.value(5, &mut text);
