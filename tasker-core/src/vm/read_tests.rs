@@ -223,6 +223,10 @@ fn chosen_texts_are_read_as_json_parse_reads_them() {
                 "é".repeat(at)
             )));
         }
+        for control in ['\u{0}', '\u{1}', '\n', '\u{1f}'] {
+            let text = format!("[\"{}{control}{}\"]", "x".repeat(at), "é".repeat(20 - at));
+            assert!(!both.compare(&text), "{text:?}");
+        }
     }
     for length in [1, 255, 256, 257, 1_000] {
         assert!(both.compare(&format!("[[{}],{{}}]", vec!["[1.5]"; length].join(","))));
