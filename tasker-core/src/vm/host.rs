@@ -26,8 +26,8 @@ use crate::task::Program;
 /// Text of an error in a log line, in bytes.
 const MAX_SHOWN: usize = 16 << 10;
 
-/// So many calls of a frame remember the lines that made them; it costs a call a sixth more, which a frame of many calls is spared.
-const SITES: u32 = 1_000;
+/// So many calls of a frame remember the lines that made them; it costs a call a fifth more, which a frame of many calls is spared.
+const SITES: u32 = 500;
 
 /// Functions of the prelude that Rust calls.
 pub(super) struct Kernel {
