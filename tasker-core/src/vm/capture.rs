@@ -6,8 +6,8 @@
 use tasker_adaptor::{Failure, Json};
 
 use super::raw::{Ctx, Kind, Thrown, Value};
+use super::show;
 use super::write::Writer;
-use super::{read, show};
 
 /// The file name of our own JavaScript; its frames are taken out of stacks.
 pub(super) const PRELUDE: &str = "<tasker>";
@@ -158,6 +158,6 @@ pub(super) fn error_of<'r>(
 ) -> Result<Value<'r>, Thrown> {
     let text = serde_json::to_string(failure)
         .unwrap_or_else(|_| r#"{"name":"Error","message":"a failure that cannot be read"}"#.into());
-    let data = read::value(ctx, &text)?;
+    let data = super::read::value(ctx, &text)?;
     make.call(&[&data])
 }

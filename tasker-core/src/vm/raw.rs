@@ -225,6 +225,7 @@ unsafe extern "C" fn js_usable_size(memory: *const c_void) -> qjs::size_t {
 
 // --------------------------------------------------------------------------------------------- runtime
 
+/// What QuickJS answers when it has no memory for an atom.
 const NO_ATOM: qjs::JSAtom = qjs::JS_ATOM_NULL as qjs::JSAtom;
 
 struct Shared {
@@ -1647,14 +1648,14 @@ pub(super) struct Key<'r> {
 }
 
 impl<'r> Key<'r> {
-    /// The key of this name.
+    /// The key of this name, of which it holds a count.
     pub(super) fn new(ctx: Ctx<'r>, name: &str) -> Result<Self, Thrown> {
         let raw = ctx.raw.as_ptr();
         let atom = if name.is_ascii() {
             // SAFETY: pointer and length of a live text.
             unsafe { qjs::JS_NewAtomLen(raw, name.as_ptr().cast(), name.len() as _) }
         } else {
-            // JS_NewAtomLen takes the bytes of such a text for those of another.
+            // JS_NewAtomLen compares bytes, and takes `é` for a key of the two characters that its bytes are in Latin-1.
             let name = ctx.string(name)?;
             // SAFETY: a live string: nothing of the task runs.
             unsafe { qjs::JS_ValueToAtom(raw, name.raw) }
@@ -1662,7 +1663,6 @@ impl<'r> Key<'r> {
         if atom == NO_ATOM {
             return Err(Thrown);
         }
-        // The count is ours.
         Ok(Self { atom, ctx })
     }
 
