@@ -4,16 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 use serde_json::value::RawValue;
 
 /// A JSON value as the exact text it was written in: key order, number form, lone surrogates and `\u0000` survive.
 ///
 /// Cheap to clone. Equal when the text is equal. Do not put one under `#[serde(flatten)]` or into an `untagged` enum:
 /// that compiles and fails at run time (a property of serde_json's `RawValue`).
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Json(Arc<RawValue>);
+#[derive(Clone)]
+pub struct Json(Arc<str>);
 
 /// Text that is not JSON, or a value that JSON cannot hold.
 #[derive(Debug, thiserror::Error)]
@@ -23,22 +22,33 @@ pub struct InvalidJson(#[source] serde_json::Error);
 impl Json {
     /// The value `null`.
     pub fn null() -> Self {
-        Self(RawValue::NULL.to_owned().into())
+        Self("null".into())
     }
 
     /// Checks that `text` is one JSON value and keeps it as it is, without white space around it.
     pub fn parse(text: impl Into<String>) -> Result<Self, InvalidJson> {
         let text = text.into();
         match RawValue::from_string(text) {
-            Ok(raw) => Ok(Self(raw.into())),
+            Ok(raw) => Ok(raw.into()),
             Err(error) => Err(InvalidJson(error)),
         }
+    }
+
+    /// Keeps a text that its caller has just written as one JSON value, without another look: for writers of JSON, which are tested to
+    /// write nothing else. Of any other text [`Json::parse`] is the way in; debug builds panic at one that it would refuse.
+    #[doc(hidden)]
+    pub fn written(text: &str) -> Self {
+        debug_assert!(
+            serde_json::from_str::<&RawValue>(text).is_ok_and(|raw| raw.get() == text),
+            "a writer of JSON wrote what is no JSON value: {text:?}"
+        );
+        Self(text.into())
     }
 
     /// Serializes a value.
     pub fn from<T: Serialize + ?Sized>(value: &T) -> Result<Self, InvalidJson> {
         serde_json::value::to_raw_value(value)
-            .map(|raw| Self(raw.into()))
+            .map(Into::into)
             .map_err(InvalidJson)
     }
 
@@ -49,7 +59,27 @@ impl Json {
 
     /// The text, exactly as written.
     pub fn text(&self) -> &str {
-        self.0.get()
+        &self.0
+    }
+}
+
+impl From<Box<RawValue>> for Json {
+    fn from(raw: Box<RawValue>) -> Self {
+        Self(Box::<str>::from(raw).into())
+    }
+}
+
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serde_json::from_str::<&RawValue>(self.text())
+            .map_err(ser::Error::custom)?
+            .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Box::<RawValue>::deserialize(deserializer).map(Into::into)
     }
 }
 
@@ -98,6 +128,13 @@ mod tests {
             let back: Vec<Json> = serde_json::from_str(&wrapped).unwrap();
             assert_eq!(back[0], json);
         }
+    }
+
+    #[test]
+    #[cfg_attr(debug_assertions, should_panic(expected = "no JSON value"))]
+    fn a_writer_that_writes_no_json_is_noticed() {
+        // What a release build keeps is still refused where it would be put into other JSON.
+        assert!(serde_json::to_string(&[Json::written("1,2")]).is_err());
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl Host for FrameHost {
             Op::ToolCall => {
                 let service = args.bound(0).text()?;
                 let path = args.bound(1).text()?;
-                self.make_call(ctx, &service, path, None, |writer| writer.args(args, 0))
+                self.make_call(ctx, service, path, None, |writer| writer.args(args, 0))
             }
             Op::Tool => ctx.bound_function(Op::ToolCall as i32, &args.at(0), &args.at(1)),
             Op::HostCall | Op::Chain => {
@@ -83,7 +83,7 @@ impl Host for FrameHost {
                 // From `Op::Policy`, which checked it.
                 let policy = args.at(3).as_string();
                 let policy = policy.and_then(|text| Json::parse(text).ok());
-                self.make_call(ctx, &service, path, policy, |writer| {
+                self.make_call(ctx, service, path, policy, |writer| {
                     if *op == Op::Chain {
                         writer.arg_arrays(&list)
                     } else {
@@ -96,7 +96,7 @@ impl Host for FrameHost {
                 let service = args.at(0).text()?;
                 Ok(ctx.bool(frame.tools.style(&service) == ServiceStyle::Fluent))
             }
-            Op::Task => self.make_call(ctx, "tasks", "execute".into(), None, |writer| {
+            Op::Task => self.make_call(ctx, "tasks".into(), "execute".into(), None, |writer| {
                 writer.args(args, 0)
             }),
             Op::Sleep => {
@@ -165,9 +165,10 @@ impl Host for FrameHost {
                 };
                 let (mut message, mut json) = (message, None);
                 if let Some(data) = data {
-                    let text = Writer::new(ctx, max, frame.limits.json_depth).value(&data, "data");
+                    let written =
+                        Writer::new(ctx, max, frame.limits.json_depth).value(&data, "data");
                     drop(ctx.exception());
-                    json = text.ok().flatten().and_then(|text| Json::parse(text).ok());
+                    json = written.ok().flatten();
                     if json.is_none() {
                         message.push(' ');
                         message.push_str(&show::value(ctx, &data, max));

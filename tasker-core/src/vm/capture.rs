@@ -110,7 +110,7 @@ fn json<'r>(ctx: Ctx<'r>, thrown: &Value<'r>, key: &std::ffi::CStr) -> Option<Js
     let value = read(ctx, thrown, key);
     let written = Writer::new(ctx, MAX_DETAILS, 64).value(&value, "details");
     drop(ctx.exception());
-    Json::parse(written.ok()??).ok()
+    written.ok()?
 }
 
 /// The lines of the task's own files that an error knows.
@@ -158,6 +158,6 @@ pub(super) fn error_of<'r>(
 ) -> Result<Value<'r>, Thrown> {
     let text = serde_json::to_string(failure)
         .unwrap_or_else(|_| r#"{"name":"Error","message":"a failure that cannot be read"}"#.into());
-    let data = ctx.parse_json(&text)?;
+    let data = super::read::value(ctx, &text)?;
     make.call(&[&data])
 }

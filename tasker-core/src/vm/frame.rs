@@ -10,6 +10,7 @@ use super::compile::limit_of;
 use super::host::{FrameHost, Kernel};
 use super::message::{Turn, TurnEnd, VmDeliver, VmStart};
 use super::raw::{Ctx, Job, Runtime, Stopper, Thrown};
+use super::read;
 use crate::limits::Limits;
 
 /// How many jobs count as one tick, so that a chain of trivial jobs ends too.
@@ -89,9 +90,9 @@ impl Vm {
             },
         };
         let data = serde_json::to_string(&data).unwrap_or_else(|_| "{}".to_owned());
-        let data = ctx.parse_json(&data)?;
+        let data = read::value(ctx, &data)?;
         let name = ctx.string(start.program.name.as_str())?;
-        let Ok(input) = ctx.parse_json(start.input.text()) else {
+        let Ok(input) = read::value(ctx, start.input.text()) else {
             let failure = super::capture::pending_failure(ctx);
             self.host.end(TurnEnd::Failed(Failure::new(
                 "Error",

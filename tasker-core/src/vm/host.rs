@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,8 +17,8 @@ use super::capture::{error_of, failure_of, lines_of};
 use super::message::{Made, ToolNames, TurnEnd, VmStart};
 use super::random::Random;
 use super::raw::{Ctx, Kept, Thrown, Value};
-use super::show;
 use super::write::{WriteError, Writer};
+use super::{read, show};
 use crate::limits::{Limit, Limits};
 use crate::service::CallPolicy;
 use crate::task::Program;
@@ -25,8 +26,8 @@ use crate::task::Program;
 /// Text of an error in a log line, in bytes.
 const MAX_SHOWN: usize = 16 << 10;
 
-/// So many calls of a frame remember the lines that made them; it costs a call a sixth more, which a frame of many calls is spared.
-const SITES: u32 = 1_000;
+/// So many calls of a frame remember the lines that made them; it costs a call a fifth more, which a frame of many calls is spared.
+const SITES: u32 = 500;
 
 /// Functions of the prelude that Rust calls.
 pub(super) struct Kernel {
@@ -71,6 +72,27 @@ enum Open {
     Callback,
 }
 
+/// Hashes sequence numbers, which are made here: no stranger can choose them to collide.
+#[derive(Default)]
+struct SeqHasher(u64);
+
+impl Hasher for SeqHasher {
+    fn write_u32(&mut self, seq: u32) {
+        // Spread over all bits: the table takes its place from low ones and tells neighbours apart by high ones.
+        self.0 = u64::from(seq).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// What a frame runs, fixed at its start.
 pub(super) struct Frame {
     pub(super) program: Arc<Program>,
@@ -85,7 +107,7 @@ pub(super) struct FrameHost {
     pub(super) kernel: RefCell<Option<Rc<Kernel>>>,
     time: Cell<Timestamp>,
     random: RefCell<Random>,
-    open: RefCell<HashMap<u32, Open>>,
+    open: RefCell<HashMap<u32, Open, BuildHasherDefault<SeqHasher>>>,
     made_total: Cell<u32>,
     made: RefCell<Vec<Made>>,
     dropped: RefCell<Vec<CallSeq>>,
@@ -251,11 +273,15 @@ impl FrameHost {
         if json.text().len() > limits.payload_bytes {
             return Err(Box::new(too_much(Limit::Payload, &limits, ANSWER)));
         }
-        if depth_of(json.text(), limits.json_depth) > limits.json_depth {
-            return Err(Box::new(too_much(Limit::JsonDepth, &limits, ANSWER)));
-        }
-        ctx.parse_json(json.text())
-            .map_err(|Thrown| Box::new(failure_of(ctx, &ctx.exception())))
+        let read = match read::within(ctx, json.text(), limits.json_depth) {
+            Ok(Some(value)) => return Ok(value),
+            Ok(None) if depth_of(json.text(), limits.json_depth) > limits.json_depth => {
+                return Err(Box::new(too_much(Limit::JsonDepth, &limits, ANSWER)));
+            }
+            Ok(None) => ctx.parse_json(json.text()),
+            Err(Thrown) => Err(Thrown),
+        };
+        read.map_err(|Thrown| Box::new(failure_of(ctx, &ctx.exception())))
     }
 
     // --------------------------------------------------------------------------------------- making
@@ -355,13 +381,16 @@ impl FrameHost {
     pub(super) fn make_call<'r>(
         &self,
         ctx: Ctx<'r>,
-        service: &str,
+        service: String,
         path: String,
         policy: Option<Json>,
-        args: impl FnOnce(Writer<'r>) -> Result<String, WriteError>,
+        args: impl FnOnce(Writer<'r>) -> Result<Json, WriteError>,
     ) -> Result<Value<'r>, Thrown> {
         let frame = self.admit(ctx, format_args!("the call of {service}.{path}"))?;
-        let service = frame.tools.canonical(service);
+        let service = match frame.tools.canonical(&service) {
+            same if same == service => service,
+            other => other.to_owned(),
+        };
         let writer = Writer::new(ctx, frame.limits.payload_bytes, frame.limits.json_depth);
         let what = || format!("the arguments of {service}.{path}");
         let args = self.json(ctx, args(writer), &frame.limits, what)?;
@@ -371,7 +400,7 @@ impl FrameHost {
             task_of(ctx, &args)?
         } else {
             Made::Call {
-                service: service.to_owned(),
+                service,
                 path,
                 args,
                 policy,
@@ -385,19 +414,16 @@ impl FrameHost {
         let limits = &self.frame(ctx)?.limits;
         let refuse = |why: &str| Err(ctx.throw_type(&format!("withPolicy(policy): {why}")));
         let writer = Writer::new(ctx, limits.payload_bytes, limits.json_depth);
-        let text = match writer.value(value, "policy") {
-            Ok(text) => text.unwrap_or_else(|| "null".to_owned()),
+        let json = match writer.value(value, "policy") {
+            Ok(json) => json.unwrap_or_default(),
             Err(WriteError::Thrown) => return Err(Thrown),
             Err(WriteError::Refused(why)) => return refuse(&why),
             Err(WriteError::TooLarge | WriteError::TooDeep) => {
                 return refuse("it is too large or too deep");
             }
         };
-        let checked = Json::parse(text)
-            .map_err(|error| error.to_string())
-            .and_then(|json| CallPolicy::parse(&json).map(|_| json));
-        match checked {
-            Ok(json) => ctx.string(json.text()),
+        match CallPolicy::parse(&json) {
+            Ok(_) => ctx.string(json.text()),
             Err(why) => refuse(&why),
         }
     }
@@ -405,14 +431,12 @@ impl FrameHost {
     pub(super) fn json(
         &self,
         ctx: Ctx<'_>,
-        written: Result<String, WriteError>,
+        written: Result<Json, WriteError>,
         limits: &Limits,
         what: impl FnOnce() -> String,
     ) -> Result<Json, Thrown> {
         match written {
-            Ok(text) => {
-                Json::parse(text).map_err(|error| ctx.throw_type(&format!("{}: {error}", what())))
-            }
+            Ok(json) => Ok(json),
             Err(WriteError::Thrown) => Err(Thrown),
             Err(WriteError::Refused(message)) => {
                 Err(self.throw(ctx, &Failure::new("TypeError", message)))
@@ -507,8 +531,10 @@ impl FrameHost {
 
     /// Logs rejections that nobody handles, as Node reports them; whether there were any.
     pub(super) fn log_unhandled(&self, ctx: Ctx<'_>) -> bool {
+        if self.unhandled.borrow().by_order.is_empty() {
+            return false;
+        }
         let unhandled = self.unhandled.take();
-        let any = !unhandled.by_order.is_empty();
         for (promise, reason) in unhandled.by_order.into_values() {
             drop(ctx.release(promise));
             let reason = ctx.release(reason);
@@ -518,7 +544,7 @@ impl FrameHost {
                 self.log(ctx, LogLevel::Error, message, None);
             }
         }
-        any
+        true
     }
 
     fn may_log(&self) -> bool {
@@ -548,11 +574,7 @@ impl FrameHost {
         let written =
             Writer::new(ctx, limits.payload_bytes, limits.json_depth).value(value, "result");
         let end = match written {
-            Ok(None) => TurnEnd::Completed(None),
-            Ok(Some(text)) => match Json::parse(text) {
-                Ok(json) => TurnEnd::Completed(Some(json)),
-                Err(error) => TurnEnd::Failed(Failure::new("TypeError", error.to_string())),
-            },
+            Ok(json) => TurnEnd::Completed(json),
             Err(WriteError::Thrown) => TurnEnd::Failed(failure_of(ctx, &ctx.exception())),
             Err(WriteError::Refused(message)) => {
                 TurnEnd::Failed(Failure::new("TypeError", message))

@@ -10,6 +10,7 @@ use super::compile::{CompileError, compile};
 use super::host::FrameHost;
 use super::modules;
 use super::raw::{Ctx, ModuleError, ModuleSource, Stopper, Thrown, Value};
+use super::read;
 use crate::task::{ModuleFormat, Program};
 
 /// The `module` object, what the file's end gave (its bare function), and the object that `exports` was at first.
@@ -50,7 +51,7 @@ impl FrameHost {
         let ran = (|| {
             if modules::is_json(path) {
                 let source = modules::find(&frame.program, path).map_or("", |file| &file.source);
-                let value = ctx.parse_json(source)?;
+                let value = read::value(ctx, source)?;
                 module.define_hidden(c"exports", value)?;
                 return Ok(ctx.undefined());
             }

@@ -4,8 +4,8 @@
 //! [`Turn`]; nothing else leaves the VM. Deterministic: the same start and the same deliveries give the same turns.
 //!
 //! Who does what: `raw` speaks C (all `unsafe` is there); `bridge` is what JavaScript may ask, `host` the state behind it, `load` the
-//! task's files; `frame` runs turns; `realm` makes
-//! realms and `pool` keeps some ready; `write`, `show` and `capture` read values out; `prelude/*.js` are the globals that a task sees.
+//! task's files; `frame` runs turns; `realm` makes realms and `pool` keeps some ready; `read` makes values of JSON; `write`, `show` and
+//! `capture` read values out; `prelude/*.js` are the globals that a task sees.
 
 mod bridge;
 mod cache;
@@ -20,6 +20,7 @@ mod pool;
 mod prelude;
 mod random;
 mod raw;
+mod read;
 mod realm;
 mod show;
 mod web;

@@ -225,6 +225,9 @@ unsafe extern "C" fn js_usable_size(memory: *const c_void) -> qjs::size_t {
 
 // --------------------------------------------------------------------------------------------- runtime
 
+/// What QuickJS answers when it has no memory for an atom.
+const NO_ATOM: qjs::JSAtom = qjs::JS_ATOM_NULL as qjs::JSAtom;
+
 struct Shared {
     heap: Heap,
     rt: Cell<*mut qjs::JSRuntime>,
@@ -240,6 +243,8 @@ struct Shared {
     kept: RefCell<Vec<Option<qjs::JSValue>>>,
     free_slots: RefCell<Vec<u32>>,
     scratch: RefCell<Vec<u8>>,
+    /// Atom of `toJSON`, which every object that is written is asked for; kept for good once it was needed.
+    to_json: Cell<qjs::JSAtom>,
 }
 
 impl Shared {
@@ -258,6 +263,7 @@ impl Shared {
             kept: RefCell::default(),
             free_slots: RefCell::default(),
             scratch: RefCell::default(),
+            to_json: Cell::new(NO_ATOM),
         }
     }
 }
@@ -786,6 +792,16 @@ impl<'r> Ctx<'r> {
         unsafe { self.own(if value { qjs::JS_TRUE } else { qjs::JS_FALSE }) }
     }
 
+    pub(super) fn null(self) -> Value<'r> {
+        // SAFETY: not counted.
+        unsafe { self.own(qjs::JS_NULL) }
+    }
+
+    pub(super) fn int(self, value: i32) -> Value<'r> {
+        // SAFETY: not counted.
+        unsafe { self.own(qjs::JS_MKVAL(qjs::JS_TAG_INT, value)) }
+    }
+
     pub(super) fn number(self, value: f64) -> Value<'r> {
         // SAFETY: not counted.
         unsafe { self.own(qjs::JS_NewFloat64(value)) }
@@ -855,6 +871,45 @@ impl<'r> Ctx<'r> {
             }
             Ok(array)
         }
+    }
+
+    /// An empty object.
+    pub(super) fn object(self) -> Result<Value<'r>, Thrown> {
+        // SAFETY: a live context.
+        unsafe { self.check(qjs::JS_NewObject(self.raw.as_ptr())) }
+    }
+
+    /// An array of these values, made at once.
+    pub(super) fn array_of(
+        self,
+        values: impl ExactSizeIterator<Item = Value<'r>>,
+    ) -> Result<Value<'r>, Thrown> {
+        const FEW: usize = 8;
+        let make = |raw: &[qjs::JSValue]| {
+            // SAFETY: live values, each of whose counts is given away, also when memory is refused.
+            unsafe {
+                self.check(qjs::JS_NewArrayFrom(
+                    self.raw.as_ptr(),
+                    raw.len() as c_int,
+                    raw.as_ptr(),
+                ))
+            }
+        };
+        let raw_of = |value: Value<'r>| {
+            self.assert_same(&value);
+            value.into_raw()
+        };
+        let count = values.len();
+        if count > FEW {
+            return make(&values.map(raw_of).collect::<Vec<_>>());
+        }
+        let mut raw = [qjs::JS_UNDEFINED; FEW];
+        let mut len = 0;
+        for (slot, value) in raw.iter_mut().zip(values) {
+            *slot = raw_of(value);
+            len += 1;
+        }
+        make(&raw[..len])
     }
 
     /// A native promise with the functions that settle it.
@@ -1365,6 +1420,23 @@ impl<'r> Value<'r> {
         }
     }
 
+    /// The property `toJSON`. Getters and proxies of the task run.
+    pub(super) fn get_to_json(&self) -> Result<Value<'r>, Thrown> {
+        let kept = &self.ctx.shared.to_json;
+        if kept.get() == NO_ATOM {
+            let mut key = Key::new(self.ctx, "toJSON")?;
+            kept.set(std::mem::replace(&mut key.atom, NO_ATOM));
+        }
+        // SAFETY: a live value, and an atom of this runtime that `Shared` holds a count of.
+        unsafe {
+            self.ctx.check(qjs::JS_GetProperty(
+                self.ctx.raw.as_ptr(),
+                self.raw,
+                kept.get(),
+            ))
+        }
+    }
+
     /// Property by position.
     pub(super) fn get_index(&self, index: u32) -> Result<Value<'r>, Thrown> {
         // SAFETY: a live value.
@@ -1440,6 +1512,39 @@ impl<'r> Value<'r> {
                 name.as_ptr(),
                 value.into_raw(),
                 (qjs::JS_PROP_CONFIGURABLE | qjs::JS_PROP_WRITABLE) as c_int,
+            )
+        };
+        if done < 0 { Err(Thrown) } else { Ok(()) }
+    }
+
+    /// Defines a property as a literal does, whatever it was before.
+    pub(super) fn define(&self, key: &Key<'r>, value: Value<'r>) -> Result<(), Thrown> {
+        self.ctx.assert_same_ctx(key.ctx);
+        self.ctx.assert_same(&value);
+        // SAFETY: a live value and a live atom of this runtime; the other value's count is given away.
+        let done = unsafe {
+            qjs::JS_DefinePropertyValue(
+                self.ctx.raw.as_ptr(),
+                self.raw,
+                key.atom,
+                value.into_raw(),
+                qjs::JS_PROP_C_W_E as c_int,
+            )
+        };
+        if done < 0 { Err(Thrown) } else { Ok(()) }
+    }
+
+    /// [`Value::define`], by position.
+    pub(super) fn define_index(&self, index: u32, value: Value<'r>) -> Result<(), Thrown> {
+        self.ctx.assert_same(&value);
+        // SAFETY: a live value; the other value's count is given away.
+        let done = unsafe {
+            qjs::JS_DefinePropertyValueUint32(
+                self.ctx.raw.as_ptr(),
+                self.raw,
+                index,
+                value.into_raw(),
+                qjs::JS_PROP_C_W_E as c_int,
             )
         };
         if done < 0 { Err(Thrown) } else { Ok(()) }
@@ -1542,7 +1647,25 @@ pub(super) struct Key<'r> {
     ctx: Ctx<'r>,
 }
 
-impl Key<'_> {
+impl<'r> Key<'r> {
+    /// The key of this name, of which it holds a count.
+    pub(super) fn new(ctx: Ctx<'r>, name: &str) -> Result<Self, Thrown> {
+        let raw = ctx.raw.as_ptr();
+        let atom = if name.is_ascii() {
+            // SAFETY: pointer and length of a live text.
+            unsafe { qjs::JS_NewAtomLen(raw, name.as_ptr().cast(), name.len() as _) }
+        } else {
+            // JS_NewAtomLen compares bytes, and takes `é` for a key of the two characters that its bytes are in Latin-1.
+            let name = ctx.string(name)?;
+            // SAFETY: a live string: nothing of the task runs.
+            unsafe { qjs::JS_ValueToAtom(raw, name.raw) }
+        };
+        if atom == NO_ATOM {
+            return Err(Thrown);
+        }
+        Ok(Self { atom, ctx })
+    }
+
     /// Its text in WTF-8.
     pub(super) fn with_text<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, Thrown> {
         let mut len: qjs::size_t = 0;

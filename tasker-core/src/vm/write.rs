@@ -7,6 +7,8 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use tasker_adaptor::Json;
+
 use super::raw::{Args, Ctx, Key, Kind, Thrown, Value};
 
 /// Class numbers of QuickJS for wrapper objects; `tests` checks them against the engine in use.
@@ -69,7 +71,7 @@ impl<'r> Writer<'r> {
         mut self,
         value: &Value<'r>,
         root: &str,
-    ) -> Result<Option<String>, WriteError> {
+    ) -> Result<Option<Json>, WriteError> {
         match value.kind() {
             Kind::Undefined => return Ok(None),
             Kind::Symbol => {
@@ -89,7 +91,7 @@ impl<'r> Writer<'r> {
     }
 
     /// The text of the array of arguments from `first` on.
-    pub(super) fn args(mut self, args: &Args<'r>, first: usize) -> Result<String, WriteError> {
+    pub(super) fn args(mut self, args: &Args<'r>, first: usize) -> Result<Json, WriteError> {
         self.out.push(b'[');
         for index in first..args.len() {
             if index > first {
@@ -105,7 +107,7 @@ impl<'r> Writer<'r> {
     }
 
     /// The text of an array of arguments that is an array (or, given alone, one argument).
-    pub(super) fn arg_array(mut self, args: &Value<'r>) -> Result<String, WriteError> {
+    pub(super) fn arg_array(mut self, args: &Value<'r>) -> Result<Json, WriteError> {
         self.out.push(b'[');
         self.arg_list(args)?;
         self.out.push(b']');
@@ -114,7 +116,7 @@ impl<'r> Writer<'r> {
     }
 
     /// The text of an array of arrays of arguments.
-    pub(super) fn arg_arrays(mut self, lists: &Value<'r>) -> Result<String, WriteError> {
+    pub(super) fn arg_arrays(mut self, lists: &Value<'r>) -> Result<Json, WriteError> {
         self.out.push(b'[');
         for index in 0..lists.length()? {
             if index > 0 {
@@ -162,10 +164,9 @@ impl<'r> Writer<'r> {
         )))
     }
 
-    fn finish(self) -> String {
+    fn finish(self) -> Json {
         // Only ASCII and text that QuickJS encoded is written, with lone surrogates as escapes.
-        String::from_utf8(self.out)
-            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+        Json::written(&String::from_utf8_lossy(&self.out))
     }
 
     fn check_size(&self) -> Result<(), WriteError> {
@@ -222,7 +223,7 @@ impl<'r> Writer<'r> {
             Kind::Float(number) => self.float(value, number)?,
             Kind::String => self.string(value)?,
             Kind::BigInt => {
-                let to_json = value.get(c"toJSON")?;
+                let to_json = value.get_to_json()?;
                 if to_json.is_function() {
                     let key = self.key_value()?;
                     let replaced = to_json.call_on(value, &[&key])?;
@@ -262,7 +263,7 @@ impl<'r> Writer<'r> {
         if self.ctx.is_tripped() {
             return Err(WriteError::Thrown);
         }
-        let to_json = value.get(c"toJSON")?;
+        let to_json = value.get_to_json()?;
         if to_json.is_function() {
             let key = self.key_value()?;
             let replaced = to_json.call_on(value, &[&key])?;

@@ -317,7 +317,7 @@ impl Drop for Piece {
 #[cfg(test)]
 impl Runtime {
     /// Frees everything as QuickJS does it, which walks all that there is; the bytes that are left.
-    fn free_by_quickjs(self) -> usize {
+    pub(in crate::vm) fn free_by_quickjs(self) -> usize {
         let shared = self.shared();
         for value in shared.kept.take().into_iter().flatten() {
             // SAFETY: the table's count.
