@@ -26,6 +26,10 @@ use crate::wall::{Wall, WallError};
 /// Work that is sent to one home at a time: enough that it never waits for the next one.
 const DEPTH: usize = 16;
 
+/// What a frame takes beside the heap of its VM, in bytes: what stands behind its bridge, its machine, what the allocator rounds up.
+/// Seen as resident memory (figure `hot_memory`).
+const BESIDE_HEAP: usize = 24 << 10;
+
 /// The homes of an engine's VMs. The first ones are threads, the others child processes.
 pub(crate) struct VmThreads {
     next: u64,
@@ -176,7 +180,7 @@ impl VmThreads {
         place.work = WorkIs::Over;
         self.homes[place.home].sent -= 1;
         self.budget.ends(work);
-        if let Some(bytes) = report.memory {
+        if let Some(bytes) = report.memory.map(|heap| heap + BESIDE_HEAP) {
             self.budget.said(work, place.bytes, bytes);
             place.bytes = bytes;
         }
