@@ -12,8 +12,10 @@ use super::realm::{Realm, With, realm};
 /// The realms of one VM thread. Not to be shared: QuickJS stays on its thread.
 pub struct VmPool {
     cache: Arc<BytecodeCache>,
-    ready: VecDeque<Realm>,
+    ready: VecDeque<(With, Realm)>,
     prepared: usize,
+    /// The kind that was asked for last is prepared.
+    last: With,
     /// In which the next frame starts.
     next: Option<Realm>,
 }
@@ -34,17 +36,22 @@ impl VmPool {
             cache,
             ready: VecDeque::new(),
             prepared,
+            last: With::Nothing,
             next: None,
         }
     }
 
     /// Prepares one more realm, when idle; false when there are enough.
     pub fn refill(&mut self) -> bool {
-        if self.ready.len() >= self.prepared {
+        let like_last = self.ready.iter().filter(|(with, _)| *with == self.last);
+        if like_last.count() >= self.prepared {
             return false;
         }
-        let realm = realm(&self.cache, With::Nothing);
-        self.ready.push_back(realm);
+        if self.ready.len() >= self.prepared {
+            self.ready.pop_front();
+        }
+        let realm = realm(&self.cache, self.last);
+        self.ready.push_back((self.last, realm));
         true
     }
 
@@ -64,11 +71,9 @@ impl VmPool {
     }
 
     fn realm_for(&mut self, start: &VmStart) -> Realm {
-        let with = With::of(&start.program);
-        let ready = match with {
-            With::Nothing => self.ready.pop_front(),
-            With::Date => None,
-        };
-        ready.unwrap_or_else(|| realm(&self.cache, with))
+        self.last = With::of(&start.program);
+        let ready = self.ready.iter().position(|(with, _)| *with == self.last);
+        let ready = ready.and_then(|at| self.ready.remove(at));
+        ready.map_or_else(|| realm(&self.cache, self.last), |(_, realm)| realm)
     }
 }

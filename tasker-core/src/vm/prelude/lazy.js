@@ -1,4 +1,4 @@
-// Globals that few tasks touch, made when a task first touches them: each kind by a script of its own, which `host_script` gives.
+// Globals that not every task touches, made when a task first touches them: each kind by a script of its own, which `host_script` gives.
 const publishLater = (names, make) => {
   for (let i = 0; i < names.length; i++) {
     const name = names[i];
@@ -22,6 +22,27 @@ publishLater(['Date'], () => {
   }
   return safeDate;
 });
+
+let timers;
+const timersScript = () => timers ??= host_script('timers')(bare({
+  RealMap, RealTypeError, apply, bare, mapDelete, mapGet, mapSet, host_drop, host_timer,
+}));
+const addTimer = (repeat, callback, delay, args) => timersScript().addTimer(repeat, callback, delay, args);
+const fire = (seq) => timersScript().fire(seq);
+publishLater(['setTimeout', 'setInterval', 'setImmediate', 'clearTimeout', 'clearInterval', 'clearImmediate'], (name) => timersScript()[name]);
+
+publishLater(['console'], () => host_script('console')(bare({
+  RealError, RealMap, hide, mapDelete, mapGet, mapSet, slice, host_clean_stack, host_print,
+})));
+publishLater(['crypto'], () => host_script('crypto')(bare({ RealUint8Array, domException, host_brand, host_random_bytes })));
+
+let fluent;
+const fluentService = (service, policy) => {
+  fluent ??= host_script('fluent')(bare({
+    RealPromise, RealTypeError, apply, bare, create, hide, lazy, named, promiseFinally, promiseReject, push, then, host_call, host_chain,
+  }));
+  return fluent(service, policy);
+};
 
 let web;
 const webGlobal = (name) => {
