@@ -29,6 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rquickjs::qjs;
 
+mod arena;
 mod heap;
 mod template;
 

@@ -26,7 +26,7 @@ struct Block {
     size: usize,
 }
 
-const HEADER: usize = size_of::<Block>();
+pub(super) const HEADER: usize = size_of::<Block>();
 const ALIGN: usize = align_of::<Block>();
 
 /// The largest arena of QuickJS (`JS_ARENA_SIZE`), and what the smallest one surely has, in bytes.
@@ -130,6 +130,7 @@ impl Heap {
         let Some(layout) = Self::layout(size).filter(|layout| self.admits(layout.size())) else {
             return ptr::null_mut();
         };
+        self.cut_last();
         let number = self.piece().and_then(Piece::number);
         if let Some(room) = self
             .piece()
@@ -167,8 +168,10 @@ impl Heap {
                 return memory;
             }
         }
+        let is_building = self.piece().is_some_and(Piece::counts);
+        let zeroed = zeroed || is_building;
         // All for arenas are of one size, so that each can be any.
-        let layout = if is_arena(size) {
+        let layout = if is_arena(size) && !is_building {
             Self::layout(ARENA).unwrap_or(layout)
         } else {
             layout
@@ -190,6 +193,19 @@ impl Heap {
             (*block).size = layout.size();
             self.link(block);
             block.add(1).cast()
+        }
+    }
+
+    /// Shortens the arena that was taken last, if the piece wants that.
+    pub(super) fn cut_last(&self) {
+        let Some((memory, size)) = self.piece().and_then(Piece::cut_last) else {
+            return;
+        };
+        // SAFETY: a live block of the piece.
+        unsafe {
+            let block = memory.as_ptr().cast::<Block>().sub(1);
+            let old = std::mem::replace(&mut (*block).size, HEADER + size);
+            self.used.set(self.used.get() - old + HEADER + size);
         }
     }
 
@@ -351,7 +367,7 @@ impl Heap {
     }
 }
 
-fn is_arena(size: usize) -> bool {
+pub(super) fn is_arena(size: usize) -> bool {
     (SMALLEST_ARENA..=ARENA).contains(&size)
 }
 

@@ -4,7 +4,8 @@
 //! [`Shared`], is noted. A copy is a `memcpy` and an addition a pointer; building a realm takes some twenty times as long.
 //!
 //! It is built twice. The first time says which blocks stay and which are given back on the way; the second time only those that stay
-//! are in the piece, one at the other. Both take the same blocks in the same order, for nothing that they do depends on an address.
+//! are in the piece, one at the other, and of each arena little more than what is used of it ([`super::arena`]). Both take the same
+//! blocks in the same order, for nothing that they do depends on an address.
 //!
 //! Why a copy works as the original does:
 //! - QuickJS keeps all its state in memory of its allocator (invariant F). Pointers out of it lead to functions and constants of this
@@ -24,7 +25,7 @@
 
 use std::alloc::Layout;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
@@ -32,7 +33,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rquickjs::qjs;
 
-use super::heap::Heap;
+use super::arena::Arena;
+use super::heap::{self, HEADER, Heap};
 use super::{Host, Runtime, Shared, Stopper};
 
 /// What a realm may take when it is built, in bytes.
@@ -77,6 +79,7 @@ impl Template {
             return None;
         }
         runtime.collect_garbage();
+        shared.heap.cut_last();
         if shared.heap.has_blocks_outside() {
             return None;
         }
@@ -217,7 +220,8 @@ impl Drop for Memory {
 }
 
 /// The blocks of a realm that stay when it is built, by their numbers in the order in which they are taken.
-pub(in crate::vm) struct Plan(BTreeSet<u32>);
+/// An arena has so many places.
+pub(in crate::vm) struct Plan(BTreeMap<u32, Option<u16>>);
 
 /// The piece of memory of a runtime.
 pub(super) enum Piece {
@@ -234,6 +238,8 @@ pub(super) enum Piece {
         used: Cell<usize>,
         taken: Cell<u32>,
         plan: Plan,
+        /// The arena that was taken last, and how many places it is to have.
+        uncut: Cell<Option<(NonNull<[u8]>, u16)>>,
     },
     /// Its memory goes back to the template.
     Copy {
@@ -257,6 +263,7 @@ impl Piece {
             used: Cell::new(skip),
             taken: Cell::default(),
             plan,
+            uncut: Cell::default(),
         })
     }
 
@@ -276,25 +283,52 @@ impl Piece {
     /// Zeroed room, aligned to 8 bytes, for a block that stays.
     pub(super) fn take(&self, number: u32, size: usize) -> Option<NonNull<u8>> {
         let Self::Original {
-            memory, used, plan, ..
+            memory,
+            used,
+            plan,
+            uncut,
+            ..
         } = self
         else {
             return None;
         };
+        let places = plan.0.get(&number)?;
         let start = used.get();
         let end = start + size.next_multiple_of(8);
-        if !plan.0.contains(&number) || end > memory.layout.size() {
+        if end > memory.layout.size() {
             return None;
         }
         used.set(end);
         // SAFETY: within the memory, which was zeroed and of which this part is nobody's.
-        Some(unsafe { memory.start.cast::<u8>().add(start) })
+        let (room, block) = unsafe {
+            let room = memory.start.cast::<u8>().add(start);
+            (room, room.add(HEADER))
+        };
+        let block = NonNull::slice_from_raw_parts(block, size - HEADER);
+        uncut.set(places.map(|places| (block, places)));
+        Some(room)
+    }
+
+    /// Shortens the arena that was taken last, if it is to be: what is in its memory then, and the size. QuickJS has laid it out by now,
+    /// and nothing lies behind it yet.
+    pub(super) fn cut_last(&self) -> Option<(NonNull<u8>, usize)> {
+        let Self::Original { used, uncut, .. } = self else {
+            return None;
+        };
+        let (mut block, places) = uncut.take()?;
+        // SAFETY: a live block, which QuickJS wrote whole; it does nothing meanwhile.
+        let bytes = unsafe { block.as_mut() };
+        let old = bytes.len();
+        let new = Arena::of(bytes)?.cut(places)?;
+        bytes[new..].fill(0);
+        used.set(used.get() - old.next_multiple_of(8) + new.next_multiple_of(8));
+        Some((block.cast(), new))
     }
 
     /// Block `number` is here.
     pub(super) fn note(&self, number: u32, block: *const u8) {
         if let Self::Rehearsal { live, .. } = self {
-            live.borrow_mut().insert(block as usize, number);
+            live.borrow_mut().insert(block.expose_provenance(), number);
         }
     }
 
@@ -331,10 +365,21 @@ impl Runtime {
     /// Which blocks of this runtime, which is of [`Runtime::to_rehearse`], stay; `None` of another one.
     pub(in crate::vm) fn plan(&self) -> Option<Plan> {
         self.collect_garbage();
-        match self.shared().heap.piece()? {
-            Piece::Rehearsal { live, .. } => Some(Plan(live.borrow().values().copied().collect())),
-            _ => None,
-        }
+        let Piece::Rehearsal { live, .. } = self.shared().heap.piece()? else {
+            return None;
+        };
+        let live = live.borrow();
+        let plan = live.iter().map(|(address, number)| {
+            let block = ptr::with_exposed_provenance_mut::<u8>(*address);
+            // SAFETY: a live block of this runtime, which does nothing meanwhile; it was zeroed when it was taken, so all of it is written.
+            let bytes = unsafe {
+                let size = heap::usable_size(block.cast_const().cast());
+                std::slice::from_raw_parts_mut(block, size)
+            };
+            let arena = heap::is_arena(bytes.len()).then(|| Arena::of(bytes));
+            (*number, arena.flatten().and_then(|arena| arena.wanted()))
+        });
+        Some(Plan(plan.collect()))
     }
 
     fn collect_garbage(&self) {
