@@ -52,6 +52,8 @@ impl Script {
             Self::Fluent => &[include_str!("prelude/fluent.js")],
             Self::Web => &[
                 "const all = bare({}), publish = (name, value) => { all[name] = value; };",
+                // Not by `bind`: where memory ends in it, QuickJS frees what it has not made.
+                "const uncurry = (method) => (self, ...args) => apply(method, self, args);",
                 include_str!("prelude/url.js"),
                 include_str!("prelude/encoding.js"),
                 include_str!("prelude/clone.js"),

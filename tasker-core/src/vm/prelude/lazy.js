@@ -10,6 +10,20 @@ const publishLater = (names, make) => {
   }
 };
 
+publishLater(['console'], () => host_script('console')(bare({
+  RealError, RealMap, hide, mapDelete, mapGet, mapSet, slice, host_clean_stack, host_print,
+})));
+
+let timers;
+const timersScript = () => timers ??= host_script('timers')(bare({
+  RealMap, RealTypeError, apply, bare, mapDelete, mapGet, mapSet, host_drop, host_timer,
+}));
+const addTimer = (repeat, callback, delay, args) => timersScript().addTimer(repeat, callback, delay, args);
+const fire = (seq) => timersScript().fire(seq);
+publishLater(['setTimeout', 'setInterval', 'setImmediate', 'clearTimeout', 'clearInterval', 'clearImmediate'], (name) => timersScript()[name]);
+publish('__callHostTool__', hostCall);
+publishLater(['crypto'], () => host_script('crypto')(bare({ RealUint8Array, domException, host_brand, host_random_bytes })));
+
 // The real Date knows the host's clock and zone. It is off the global object before any task code runs, and what script gives is safe.
 let installDate, safeDate;
 publishLater(['Date'], () => {
@@ -22,19 +36,6 @@ publishLater(['Date'], () => {
   }
   return safeDate;
 });
-
-let timers;
-const timersScript = () => timers ??= host_script('timers')(bare({
-  RealMap, RealTypeError, apply, bare, mapDelete, mapGet, mapSet, host_drop, host_timer,
-}));
-const addTimer = (repeat, callback, delay, args) => timersScript().addTimer(repeat, callback, delay, args);
-const fire = (seq) => timersScript().fire(seq);
-publishLater(['setTimeout', 'setInterval', 'setImmediate', 'clearTimeout', 'clearInterval', 'clearImmediate'], (name) => timersScript()[name]);
-
-publishLater(['console'], () => host_script('console')(bare({
-  RealError, RealMap, hide, mapDelete, mapGet, mapSet, slice, host_clean_stack, host_print,
-})));
-publishLater(['crypto'], () => host_script('crypto')(bare({ RealUint8Array, domException, host_brand, host_random_bytes })));
 
 let fluent;
 const fluentService = (service, policy) => {
@@ -49,7 +50,7 @@ const webGlobal = (name) => {
   web ??= host_script('web')(bare({
     RealDOMException, RealDate, RealError, RealMap, RealRangeError, RealRegExp, RealSet, RealTypeError, RealUint8Array,
     addTimer, apply, asObject, bare, charCodeAt, defineProperty, domException, errorClasses, getOwnPropertyDescriptor, getPrototypeOf, hide,
-    isArray, mapDelete, mapForEach, mapGet, mapHas, mapSet, objectKeys, ownKeys, push, setAdd, setForEach, setHas, show, slice, toLowerCase, trim, uncurry,
+    isArray, mapDelete, mapForEach, mapGet, mapHas, mapSet, objectKeys, ownKeys, push, setAdd, setForEach, setHas, show, slice, toLowerCase, trim,
     host_brand, host_call, host_clean_stack, host_decode, host_encode, host_is_view, host_print, host_query_parse, host_query_write, host_url_parse, host_url_set,
   }));
   return web[name];

@@ -83,4 +83,3 @@ const hostCall = function __callHostTool__(service, path, args) {
   checkName(service);
   return host_call(service, dotted, args);
 };
-publish('__callHostTool__', hostCall);
