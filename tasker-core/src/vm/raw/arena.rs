@@ -40,7 +40,7 @@ impl<'a> Arena<'a> {
         arena.places = arena.number(PLACES);
         let room = arena.bytes.len() - HEAD;
         arena.place = room.checked_div(usize::from(arena.places))?;
-        if arena.place < 16 || room % usize::from(arena.places) != 0 {
+        if arena.place < 16 || !room.is_multiple_of(usize::from(arena.places)) {
             return None;
         }
         let mut free = vec![false; usize::from(arena.places)];

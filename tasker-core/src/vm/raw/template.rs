@@ -311,7 +311,7 @@ impl Piece {
 
     /// Shortens the arena that was taken last, if it is to be: what is in its memory then, and the size. QuickJS has laid it out by now,
     /// and nothing lies behind it yet.
-    pub(super) fn cut_last(&self) -> Option<(NonNull<u8>, usize)> {
+    pub(super) fn cut_last(&self) -> Option<(NonNull<c_void>, usize)> {
         let Self::Original { used, uncut, .. } = self else {
             return None;
         };
