@@ -168,7 +168,7 @@ impl Heap {
                 return memory;
             }
         }
-        let is_building = self.piece().is_some_and(Piece::counts);
+        let is_building = self.piece().is_some_and(Piece::is_being_built);
         let zeroed = zeroed || is_building;
         // All for arenas are of one size, so that each can be any.
         let layout = if is_arena(size) && !is_building {
@@ -312,7 +312,7 @@ impl Heap {
             else {
                 return ptr::null_mut();
             };
-            if self.is_in_piece(block) || self.piece().is_some_and(Piece::counts) {
+            if self.is_in_piece(block) || self.piece().is_some_and(Piece::is_being_built) {
                 // It cannot grow where it is, or has to get a number. Only the difference was asked for above, so the old one is given
                 // back first.
                 self.used.set(self.used.get() - old);

@@ -276,7 +276,7 @@ impl Piece {
     }
 
     /// Whether a realm is being built.
-    pub(super) const fn counts(&self) -> bool {
+    pub(super) const fn is_being_built(&self) -> bool {
         !matches!(self, Self::Copy { .. })
     }
 
