@@ -436,3 +436,42 @@ fn console_lines_read_well() {
     assert_eq!(lines[5..7], ["info g", "info   in"]);
     assert_eq!(lines[7], "info [undefined,1970-01-01T00:00:00.000Z,/r/g]");
 }
+
+/// What a task finds in `console`, timers and `crypto` is the same whether its text names them or not, whatever it did before.
+#[test]
+fn globals_made_when_they_are_touched_are_as_those_made_before() {
+    let body = "
+Map.prototype.get = Map.prototype.set = Map.prototype.delete = String.prototype.slice = Reflect.apply = Object.setPrototypeOf = Set.prototype.has = () => { throw 1; };
+Object.prototype.value = 7;
+const seen = (object) => Reflect.ownKeys(object).map((name) => {
+  const { value, ...flags } = Object.getOwnPropertyDescriptor(object, name);
+  return [name, typeof value, flags, typeof value === 'function' ? Reflect.ownKeys(value).map((key) => [key, Object.getOwnPropertyDescriptor(value, key)]) : value];
+});
+const timer = setTimeout(() => {}, 5), same = console === globalThis.console;
+clearTimeout(timer);
+console.count('n'); console.count('n');
+const late = [console, setTimeout, clearTimeout, setInterval, clearInterval, setImmediate, clearImmediate, crypto];
+return [same, timer, crypto.randomUUID(), late.map(seen), seen(globalThis).filter(([name]) => ['console', 'setTimeout', 'crypto'].includes(name)), Reflect.ownKeys(globalThis)];";
+    let hidden = body
+        .replace("console", r"c\u006fnsole")
+        .replace("Timeout(", r"T\u0069meout(")
+        .replace("setTimeout,", r"setT\u0069meout,")
+        .replace("'setTimeout'", "'setT' + 'imeout'")
+        .replace("setI", r"s\u0065tI")
+        .replace("crypto", r"crypt\u006f");
+    for name in ["console", "setTimeout", "setI", "crypto"] {
+        assert!(!hidden.contains(name), "{name}");
+    }
+    let of = |body: &str| {
+        let turn = run(
+            &format!("module.exports = async (input, context) => {{ {body} }};"),
+            "null",
+        );
+        let lines: Vec<_> = turn.logs.into_iter().map(|line| line.message).collect();
+        (turn.end, lines)
+    };
+    let (end, lines) = of(body);
+    assert!(matches!(end, TurnEnd::Completed(Some(_))), "{end:?}");
+    assert_eq!(lines, ["n: 1", "n: 2"]);
+    assert_eq!(of(&hidden), (end, lines));
+}

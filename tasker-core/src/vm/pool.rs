@@ -1,19 +1,22 @@
 //! Realms made ready before they are wanted, and frames started in them.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::cache::BytecodeCache;
 use super::frame::Vm;
 use super::message::{Turn, VmStart};
 use super::raw::Stopper;
 use super::realm::{Realm, With, realm};
+use crate::task::Program;
 
 /// The realms of one VM thread. Not to be shared: QuickJS stays on its thread.
 pub struct VmPool {
     cache: Arc<BytecodeCache>,
-    ready: VecDeque<Realm>,
+    ready: VecDeque<(With, Realm)>,
     prepared: usize,
+    /// The kind that was asked for last, which is prepared, and for which program: reading a long text again would take a while.
+    last: (Weak<Program>, With),
     /// In which the next frame starts.
     next: Option<Realm>,
 }
@@ -34,17 +37,22 @@ impl VmPool {
             cache,
             ready: VecDeque::new(),
             prepared,
+            last: (Weak::new(), With::Nothing),
             next: None,
         }
     }
 
     /// Prepares one more realm, when idle; false when there are enough.
     pub fn refill(&mut self) -> bool {
-        if self.ready.len() >= self.prepared {
+        let last = self.last.1;
+        if self.ready.iter().filter(|(with, _)| *with == last).count() >= self.prepared {
             return false;
         }
-        let realm = realm(&self.cache, With::Nothing);
-        self.ready.push_back(realm);
+        if self.ready.len() >= self.prepared {
+            self.ready.pop_front();
+        }
+        let realm = realm(&self.cache, last);
+        self.ready.push_back((last, realm));
         true
     }
 
@@ -64,11 +72,13 @@ impl VmPool {
     }
 
     fn realm_for(&mut self, start: &VmStart) -> Realm {
-        let with = With::of(&start.program);
-        let ready = match with {
-            With::Nothing => self.ready.pop_front(),
-            With::Date => None,
-        };
-        ready.unwrap_or_else(|| realm(&self.cache, with))
+        let program = &start.program;
+        if !std::ptr::eq(self.last.0.as_ptr(), Arc::as_ptr(program)) {
+            self.last = (Arc::downgrade(program), With::of(program));
+        }
+        let last = self.last.1;
+        let ready = self.ready.iter().position(|(with, _)| *with == last);
+        let ready = ready.and_then(|at| self.ready.remove(at));
+        ready.map_or_else(|| realm(&self.cache, last), |(_, realm)| realm)
     }
 }

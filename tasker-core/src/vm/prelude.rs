@@ -1,5 +1,5 @@
-//! The JavaScript that makes a realm a task's: one script, run in each realm before any task code; and others for globals that few
-//! tasks touch, each run in a realm when a task first touches one of its own.
+//! The JavaScript that makes a realm a task's: one script, run in each realm before any task code; and others for globals that not
+//! every task touches, each run in a realm when a task first touches one of its own.
 //!
 //! Each is a function of what it needs. The first takes the bridge functions, and what it needs of the language into constants first,
 //! so that nothing a task replaces later changes what it does; it returns the functions that Rust calls. The others take what
@@ -10,18 +10,35 @@
 pub(super) enum Script {
     /// `Date`. It uses nothing that a task can replace: what it hides is the host's clock and zone.
     Date,
+    /// `setTimeout` and its like. As the next two, it uses nothing that a task can replace.
+    Timers,
+    Console,
+    Crypto,
+    /// The chains of fluent services.
+    Fluent,
     /// The web's globals. What a task did to the language before it first touches `URL` can confuse its own `URL`, and reaches no more
     /// than that.
     Web,
 }
 
 impl Script {
-    pub(super) const ALL: [Self; 2] = [Self::Date, Self::Web];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Date,
+        Self::Timers,
+        Self::Console,
+        Self::Crypto,
+        Self::Fluent,
+        Self::Web,
+    ];
 
     /// The name under which the prelude asks for it.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Date => "date",
+            Self::Timers => "timers",
+            Self::Console => "console",
+            Self::Crypto => "crypto",
+            Self::Fluent => "fluent",
             Self::Web => "web",
         }
     }
@@ -29,8 +46,14 @@ impl Script {
     const fn parts(self) -> &'static [&'static str] {
         match self {
             Self::Date => &[include_str!("prelude/date.js")],
+            Self::Timers => &[include_str!("prelude/timers.js")],
+            Self::Console => &[include_str!("prelude/console.js")],
+            Self::Crypto => &[include_str!("prelude/crypto.js")],
+            Self::Fluent => &[include_str!("prelude/fluent.js")],
             Self::Web => &[
                 "const all = bare({}), publish = (name, value) => { all[name] = value; };",
+                // Not by `bind`: where memory ends in it, QuickJS frees what it has not made.
+                "const uncurry = (method) => (self, ...args) => apply(method, self, args);",
                 include_str!("prelude/url.js"),
                 include_str!("prelude/encoding.js"),
                 include_str!("prelude/clone.js"),
@@ -56,10 +79,7 @@ impl Script {
 const PARTS: &[&str] = &[
     include_str!("prelude/primordials.js"),
     include_str!("prelude/errors.js"),
-    include_str!("prelude/console.js"),
-    include_str!("prelude/timers.js"),
     include_str!("prelude/tools.js"),
-    include_str!("prelude/crypto.js"),
     include_str!("prelude/lazy.js"),
     include_str!("prelude/entry.js"),
 ];

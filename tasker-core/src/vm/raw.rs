@@ -29,13 +29,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rquickjs::qjs;
 
+mod arena;
 mod heap;
 mod template;
 
 use heap::Heap;
 #[cfg(feature = "process-wall")]
 pub(crate) use heap::when_out_of_memory;
-pub(super) use template::Template;
+pub(super) use template::{Plan, Template};
 
 /// A pending JavaScript exception: it waits in the context, [`Ctx::exception`] takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,16 +298,15 @@ impl Runtime {
         Self::in_heap(Heap::new(), host, stopper)
     }
 
-    /// A runtime for [`Template::of`].
-    pub(super) fn to_copy(host: Rc<dyn Host>) -> Option<Self> {
-        Self::to_copy_at(host, 0)
+    /// A runtime that is built to see which of its blocks stay: for [`Runtime::plan`].
+    pub(super) fn to_rehearse(host: Rc<dyn Host>) -> Option<Self> {
+        let heap = Heap::within(template::Piece::rehearsal(), 0);
+        Self::in_heap(heap, host, Stopper::default())
     }
 
-    /// [`Runtime::to_copy`], so many bytes from the start of its memory.
-    pub(super) fn to_copy_at(host: Rc<dyn Host>, skip: usize) -> Option<Self> {
-        let piece = template::Piece::room()?;
-        piece.take(skip)?;
-        let heap = Heap::within(piece, 0);
+    /// A runtime for [`Template::of`], so many bytes from the start of its memory. The plan is of one with which the same was done.
+    pub(super) fn to_copy(host: Rc<dyn Host>, plan: Plan, skip: usize) -> Option<Self> {
+        let heap = Heap::within(template::Piece::room(plan, skip)?, 0);
         Self::in_heap(heap, host, Stopper::default())
     }
 

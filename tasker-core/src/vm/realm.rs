@@ -18,38 +18,62 @@ pub(super) type Realm = (Runtime, Rc<FrameHost>);
 /// What realms are made of, once a process: bytecode of the prelude's first script, and images of the first realm of each kind.
 struct Mould {
     main: Arc<[u8]>,
-    images: [OnceLock<Option<Image>>; 2],
+    images: [OnceLock<Option<Image>>; 3],
 }
 
 /// The memory of a realm, and where its functions are.
 type Image = (Arc<Template>, Kernel);
 
-/// Which globals a realm has from the start, of those that are otherwise made when they are first touched.
+/// Which globals a realm has from the start, of those that are otherwise made when they are first touched: each kind has those of the
+/// kind before it. Making `Date` takes some ten times as long as copying a realm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum With {
     Nothing,
-    /// Many tasks use it, and making it takes some ten times as long as copying a realm.
+    /// `console`, timers and `crypto`.
+    Usual,
     Date,
 }
 
 impl With {
     /// What a program is likely to touch, as far as its text says.
     pub(super) fn of(program: &Program) -> Self {
-        let mut modules = std::iter::once(&program.entry).chain(&program.modules);
-        if modules.any(|module| module.source.contains("Date")) {
+        let names = |name: &&str| {
+            let mut modules = std::iter::once(&program.entry).chain(&program.modules);
+            modules.any(|module| module.source.contains(*name))
+        };
+        if names(&"Date") {
             Self::Date
+        } else if USUAL.iter().any(names) {
+            Self::Usual
         } else {
             Self::Nothing
         }
     }
+
+    /// A script that touches them.
+    const fn touch(self) -> Option<&'static str> {
+        match self {
+            Self::Nothing => None,
+            Self::Usual => Some("console, setTimeout, crypto"),
+            Self::Date => Some("console, setTimeout, crypto, Date"),
+        }
+    }
 }
+
+const USUAL: [&str; 5] = [
+    "console",
+    "setTimeout",
+    "setInterval",
+    "setImmediate",
+    "crypto",
+];
 
 static MOULD: OnceLock<Mould> = OnceLock::new();
 
 fn mould() -> &'static Mould {
     MOULD.get_or_init(|| {
         let main = compiled(&new(scratch()), &prelude::source(Op::NAMES));
-        let images = [const { OnceLock::new() }; 2];
+        let images = [const { OnceLock::new() }; 3];
         Mould { main, images }
     })
 }
@@ -62,16 +86,22 @@ impl Mould {
     }
 
     fn make_image(&self, with: With) -> Option<Image> {
-        let runtime = new(Runtime::to_copy(host(&Arc::default())));
-        let kernel = self.furnish(&runtime, with);
+        let (runtime, kernel) = self.original(with, 0)?;
         Some((Arc::new(Template::of(&runtime)?), kernel))
     }
 
+    /// A realm of which an image can be taken; so many bytes from the start of its memory.
+    fn original(&self, with: With, skip: usize) -> Option<(Runtime, Kernel)> {
+        let host = || host(&Arc::default());
+        let rehearsal = new(Runtime::to_rehearse(host()));
+        self.furnish(&rehearsal, with);
+        let runtime = new(Runtime::to_copy(host(), rehearsal.plan()?, skip));
+        let kernel = self.furnish(&runtime, with);
+        Some((runtime, kernel))
+    }
+
     fn furnish(&self, runtime: &Runtime, with: With) -> Kernel {
-        let touch = match with {
-            With::Nothing => None,
-            With::Date => Some(compiled(&new(scratch()), "Date")),
-        };
+        let touch = with.touch().map(|script| compiled(&new(scratch()), script));
         run(runtime.enter(), |ctx| {
             let kernel = boot(ctx, &self.main)?;
             if let Some(touch) = &touch {
@@ -158,10 +188,9 @@ fn run<T>(ctx: Ctx<'_>, work: impl FnOnce(Ctx<'_>) -> Result<T, Thrown>) -> T {
     })
 }
 
-/// A realm that was built, and of which an image can be taken; so many bytes from the start of its memory.
+/// See [`Mould::original`].
 #[cfg(test)]
 pub(super) fn built(skip: usize, with: With) -> Runtime {
-    let runtime = new(Runtime::to_copy_at(host(&Arc::default()), skip));
-    mould().furnish(&runtime, with);
-    runtime
+    let original = mould().original(with, skip);
+    original.expect("a rehearsal has a plan").0
 }

@@ -1,4 +1,4 @@
-// Globals that few tasks touch, made when a task first touches them: each kind by a script of its own, which `host_script` gives.
+// Globals that not every task touches, made when a task first touches them: each kind by a script of its own, which `host_script` gives.
 const publishLater = (names, make) => {
   for (let i = 0; i < names.length; i++) {
     const name = names[i];
@@ -9,6 +9,20 @@ const publishLater = (names, make) => {
     }));
   }
 };
+
+publishLater(['console'], () => host_script('console')(bare({
+  RealError, RealMap, hide, mapDelete, mapGet, mapSet, slice, host_clean_stack, host_print,
+})));
+
+let timers;
+const timersScript = () => timers ??= host_script('timers')(bare({
+  RealMap, RealTypeError, apply, bare, mapDelete, mapGet, mapSet, host_drop, host_timer,
+}));
+const addTimer = (repeat, callback, delay, args) => timersScript().addTimer(repeat, callback, delay, args);
+const fire = (seq) => timersScript().fire(seq);
+publishLater(['setTimeout', 'setInterval', 'setImmediate', 'clearTimeout', 'clearInterval', 'clearImmediate'], (name) => timersScript()[name]);
+publish('__callHostTool__', hostCall);
+publishLater(['crypto'], () => host_script('crypto')(bare({ RealUint8Array, domException, host_brand, host_random_bytes })));
 
 // The real Date knows the host's clock and zone. It is off the global object before any task code runs, and what script gives is safe.
 let installDate, safeDate;
@@ -23,12 +37,20 @@ publishLater(['Date'], () => {
   return safeDate;
 });
 
+let fluent;
+const fluentService = (service, policy) => {
+  fluent ??= host_script('fluent')(bare({
+    RealPromise, RealTypeError, apply, bare, create, hide, lazy, named, promiseFinally, promiseReject, push, then, host_call, host_chain,
+  }));
+  return fluent(service, policy);
+};
+
 let web;
 const webGlobal = (name) => {
   web ??= host_script('web')(bare({
     RealDOMException, RealDate, RealError, RealMap, RealRangeError, RealRegExp, RealSet, RealTypeError, RealUint8Array,
     addTimer, apply, asObject, bare, charCodeAt, defineProperty, domException, errorClasses, getOwnPropertyDescriptor, getPrototypeOf, hide,
-    isArray, mapDelete, mapForEach, mapGet, mapHas, mapSet, objectKeys, ownKeys, push, setAdd, setForEach, setHas, show, slice, toLowerCase, trim, uncurry,
+    isArray, mapDelete, mapForEach, mapGet, mapHas, mapSet, objectKeys, ownKeys, push, setAdd, setForEach, setHas, show, slice, toLowerCase, trim,
     host_brand, host_call, host_clean_stack, host_decode, host_encode, host_is_view, host_print, host_query_parse, host_query_write, host_url_parse, host_url_set,
   }));
   return web[name];

@@ -10,8 +10,8 @@ const RealArrayBuffer = ArrayBuffer, RealUint8Array = Uint8Array, RealDate = Dat
 const { bind, call } = Function.prototype, { toPrimitive } = Symbol;
 const uncurry = (method) => apply(bind, call, [method]);
 const mapGet = uncurry(Map.prototype.get), mapSet = uncurry(Map.prototype.set), mapHas = uncurry(Map.prototype.has), mapDelete = uncurry(Map.prototype.delete);
-const mapForEach = uncurry(Map.prototype.forEach), setForEach = uncurry(Set.prototype.forEach), setAdd = uncurry(Set.prototype.add);
-const then = uncurry(Promise.prototype.then);
+const mapForEach = uncurry(Map.prototype.forEach), setForEach = uncurry(Set.prototype.forEach), setAdd = uncurry(Set.prototype.add), setHas = uncurry(Set.prototype.has);
+const then = uncurry(Promise.prototype.then), promiseFinally = Promise.prototype.finally, promiseReject = Promise.reject;
 const charCodeAt = uncurry(String.prototype.charCodeAt), slice = uncurry(String.prototype.slice), indexOf = uncurry(String.prototype.indexOf);
 const toLowerCase = uncurry(String.prototype.toLowerCase), trim = uncurry(String.prototype.trim), replace = uncurry(String.prototype.replace);
 const { concat } = String.prototype, padStart = uncurry(String.prototype.padStart), regExec = uncurry(RegExp.prototype.exec);
@@ -31,3 +31,5 @@ for (const name of ['prepareStackTrace', 'captureStackTrace']) delete RealError[
 hide(RealError, 'captureStackTrace', function captureStackTrace(target) {
   defineProperty(target, 'stack', data(host_clean_stack(new RealError().stack), false));
 });
+// From the frame's recorded seed.
+hide(Math, 'random', function random() { return host_random(); });

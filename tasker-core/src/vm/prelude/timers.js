@@ -33,9 +33,10 @@ const fire = (seq) => {
     }
   }
 };
-publish('setTimeout', function setTimeout(callback, delay, ...args) { return addTimer(false, callback, delay, args); });
-publish('setInterval', function setInterval(callback, delay, ...args) { return addTimer(true, callback, delay, args); });
-publish('setImmediate', function setImmediate(callback, ...args) { return addTimer(false, callback, 0, args); });
-publish('clearTimeout', function clearTimeout(handle) { clear(handle); });
-publish('clearInterval', function clearInterval(handle) { clear(handle); });
-publish('clearImmediate', function clearImmediate(handle) { clear(handle); });
+function setTimeout(callback, delay, ...args) { return addTimer(false, callback, delay, args); }
+function setInterval(callback, delay, ...args) { return addTimer(true, callback, delay, args); }
+function setImmediate(callback, ...args) { return addTimer(false, callback, 0, args); }
+function clearTimeout(handle) { clear(handle); }
+function clearInterval(handle) { clear(handle); }
+function clearImmediate(handle) { clear(handle); }
+return bare({ addTimer, fire, setTimeout, setInterval, setImmediate, clearTimeout, clearInterval, clearImmediate });

@@ -1,10 +1,5 @@
 // tools: names become functions when they are first used. A proxy stands behind each object as its prototype, so that the second
 // use of a name is an own property and asks nobody.
-const neverNames = new RealSet(['then', 'catch', 'finally', 'toJSON', 'constructor', 'prototype', '__proto__']);
-const objectNames = new RealSet(['toString', 'toLocaleString', 'valueOf', 'hasOwnProperty', 'isPrototypeOf', 'propertyIsEnumerable',
-  '__defineGetter__', '__defineSetter__', '__lookupGetter__', '__lookupSetter__']);
-const functionNames = new RealSet(['apply', 'call', 'bind']);
-const setHas = uncurry(Set.prototype.has);
 const FunctionPrototype = Function.prototype;
 const badName = /^$|[.()\u0000-\u001f\u007f]|^[\s\S]{201}/;
 const checkName = (name) => {
@@ -15,9 +10,15 @@ const lazy = (make, isFunction) => new RealProxy(isFunction ? FunctionPrototype 
   __proto__: null,
   get(base, name, target) {
     if (typeof name !== 'string') return undefined;
-    if (setHas(neverNames, name)) return undefined;
-    if (setHas(objectNames, name)) return ObjectPrototype[name];
-    if (isFunction && setHas(functionNames, name)) return FunctionPrototype[name];
+    switch (name) {
+      case 'then': case 'catch': case 'finally': case 'toJSON': case 'constructor': case 'prototype': case '__proto__':
+        return undefined;
+      case 'toString': case 'toLocaleString': case 'valueOf': case 'hasOwnProperty': case 'isPrototypeOf': case 'propertyIsEnumerable':
+      case '__defineGetter__': case '__defineSetter__': case '__lookupGetter__': case '__lookupSetter__':
+        return ObjectPrototype[name];
+      case 'apply': case 'call': case 'bind':
+        if (isFunction) return FunctionPrototype[name];
+    }
     return hide(target, name, make(checkName(name)));
   },
   has() { return false; },
@@ -30,45 +31,6 @@ const plainNode = (service, path, policy) => named(
   policy === undefined ? host_tool(service, path) : (...args) => host_call(service, path, args, policy),
   lazy((name) => plainNode(service, `${path}.${name}`, policy), true));
 const plainService = (service, policy) => create(lazy((name) => plainNode(service, name, policy), false));
-
-// A fluent chain: links until somebody awaits it, then one call, whose promise every later await shares.
-const fireChain = (service, links, policy) => {
-  let path = '', calls = [], early = false;
-  for (let i = 0; i < links.length; i++) {
-    if (links[i].args !== undefined) { if (i < links.length - 1) early = true; push(calls, links[i].args); }
-  }
-  for (let i = 0; i < links.length; i++) path += (i ? '.' : '') + links[i].name + (early && links[i].args !== undefined ? '()' : '');
-  if (calls.length === 0) throw new RealTypeError(`${service}.${path} is no call: a chain needs arguments, as in ${service}.${path}()`);
-  return early ? host_chain(service, path, calls, policy) : host_call(service, path, calls[0], policy);
-};
-const chainNode = (service, links, policy) => {
-  let promise;
-  const run = () => {
-    if (promise === undefined) {
-      try { promise = fireChain(service, links, policy); } catch (error) { promise = RealPromise_reject(error); }
-    }
-    return promise;
-  };
-  const last = links[links.length - 1];
-  const target = last.args === undefined
-    ? function (...args) { return chainNode(service, withLast(links, bare({ name: last.name, args })), policy); }
-    : function () { throw new RealTypeError(`${service}: the result of ${last.name}() is a chain; await it, or go on with another name`); };
-  const proto = lazy((name) => chainNode(service, withMore(links, bare({ name, args: undefined })), policy), false);
-  const node = last.args === undefined ? named(target, proto) : create(proto);
-  if (last.args !== undefined) {
-    hide(node, 'then', function (onFulfilled, onRejected) { return then(run(), onFulfilled, onRejected); });
-    hide(node, 'catch', function (onRejected) { return then(run(), undefined, onRejected); });
-    hide(node, 'finally', function (onFinally) { return apply(promiseFinally, run(), [onFinally]); });
-  }
-  return node;
-};
-const promiseFinally = Promise.prototype.finally;
-const promiseReject = Promise.reject;
-const RealPromise_reject = (error) => apply(promiseReject, RealPromise, [error]);
-const copy = (links, count) => { const list = []; for (let i = 0; i < count; i++) push(list, links[i]); return list; };
-const withLast = (links, link) => { const list = copy(links, links.length - 1); push(list, link); return list; };
-const withMore = (links, link) => { const list = copy(links, links.length); push(list, link); return list; };
-const fluentService = (service, policy) => create(lazy((name) => chainNode(service, withMore([], bare({ name, args: undefined })), policy), false));
 
 const log = function log(level, message, data) {
   if (arguments.length === 1) return host_log('info', level);
@@ -121,4 +83,3 @@ const hostCall = function __callHostTool__(service, path, args) {
   checkName(service);
   return host_call(service, dotted, args);
 };
-publish('__callHostTool__', hostCall);

@@ -17,15 +17,17 @@ use std::sync::OnceLock;
 
 use super::template::Piece;
 
-/// Header of each block, in a ring through `Heap::ring`, so that all blocks can be freed without asking QuickJS.
-#[repr(C, align(16))]
+/// Header of each block, in a ring through `Heap::ring`, so that all blocks can be freed without asking QuickJS, which needs blocks
+/// to be aligned to 8 bytes: its own within an arena are.
+#[repr(C)]
 struct Block {
     prev: *mut Block,
     next: *mut Block,
     size: usize,
 }
 
-const HEADER: usize = size_of::<Block>();
+pub(super) const HEADER: usize = size_of::<Block>();
+const ALIGN: usize = align_of::<Block>();
 
 /// The largest arena of QuickJS (`JS_ARENA_SIZE`), and what the smallest one surely has, in bytes.
 const ARENA: usize = 4_096;
@@ -93,14 +95,19 @@ impl Heap {
         self.piece.get()
     }
 
-    /// The piece, if the block lies in it.
-    fn piece_of(&self, block: *mut Block) -> Option<&Piece> {
+    /// Whether the block lies in the piece, where it stays.
+    fn is_in_piece(&self, block: *mut Block) -> bool {
         self.piece()
-            .filter(|piece| piece.has(block.cast_const().cast()))
+            .is_some_and(|piece| piece.has(block.cast_const().cast()))
+    }
+
+    /// Whether there are blocks that are not in the piece.
+    pub(super) fn has_blocks_outside(&self) -> bool {
+        !self.ring.get().is_null()
     }
 
     fn layout(size: usize) -> Option<Layout> {
-        Layout::from_size_align(size.checked_add(HEADER)?, 16).ok()
+        Layout::from_size_align(size.checked_add(HEADER)?, ALIGN).ok()
     }
 
     fn admits(&self, more: usize) -> bool {
@@ -123,6 +130,32 @@ impl Heap {
         let Some(layout) = Self::layout(size).filter(|layout| self.admits(layout.size())) else {
             return ptr::null_mut();
         };
+        self.cut_last();
+        let number = self.piece().and_then(Piece::number);
+        if let Some(room) = self
+            .piece()
+            .and_then(|piece| piece.take(number?, layout.size()))
+        {
+            let block = room.as_ptr().cast::<Block>();
+            self.used.set(self.used.get() + layout.size());
+            // SAFETY: room for the block, aligned for it and nobody's.
+            unsafe {
+                (*block).size = layout.size();
+                return block.add(1).cast();
+            }
+        }
+        let memory = self.alloc_outside(size, layout, zeroed);
+        if let (Some(piece), Some(number)) = (self.piece(), number) {
+            piece.note(number, memory.cast_const().cast());
+        }
+        memory
+    }
+
+    #[expect(
+        clippy::cast_ptr_alignment,
+        reason = "the layout asks for the alignment of a block"
+    )]
+    fn alloc_outside(&self, size: usize, layout: Layout, zeroed: bool) -> *mut c_void {
         if let Some(block) = self.take_spare(size) {
             // SAFETY: it has room for an arena, and is nobody's.
             unsafe {
@@ -135,17 +168,10 @@ impl Heap {
                 return memory;
             }
         }
-        if let Some(room) = self.piece.get().and_then(|piece| piece.take(layout.size())) {
-            let block = room.as_ptr().cast::<Block>();
-            self.used.set(self.used.get() + layout.size());
-            // SAFETY: room for the block, aligned to 16 bytes and nobody's.
-            unsafe {
-                (*block).size = layout.size();
-                return block.add(1).cast();
-            }
-        }
+        let is_building = self.piece().is_some_and(Piece::is_being_built);
+        let zeroed = zeroed || is_building;
         // All for arenas are of one size, so that each can be any.
-        let layout = if is_arena(size) {
+        let layout = if is_arena(size) && !is_building {
             Self::layout(ARENA).unwrap_or(layout)
         } else {
             layout
@@ -167,6 +193,19 @@ impl Heap {
             (*block).size = layout.size();
             self.link(block);
             block.add(1).cast()
+        }
+    }
+
+    /// Shortens the arena that was taken last, if the piece wants that.
+    pub(super) fn cut_last(&self) {
+        let Some((memory, size)) = self.piece().and_then(Piece::cut_last) else {
+            return;
+        };
+        // SAFETY: a live block of the piece.
+        unsafe {
+            let block = memory.as_ptr().cast::<Block>().sub(1);
+            let old = std::mem::replace(&mut (*block).size, HEADER + size);
+            self.used.set(self.used.get() - old + HEADER + size);
         }
     }
 
@@ -213,8 +252,10 @@ impl Heap {
             let block = memory.cast::<Block>().sub(1);
             let size = (*block).size;
             self.used.set(self.used.get() - size);
-            if let Some(piece) = self.piece_of(block) {
-                piece.give_back(block.cast_const().cast(), size);
+            if let Some(piece) = self.piece() {
+                piece.forget(memory.cast_const().cast());
+            }
+            if self.is_in_piece(block) {
                 return;
             }
             self.unlink(block);
@@ -223,7 +264,7 @@ impl Heap {
                 self.spares.set(self.spares.get() + 1);
                 return;
             }
-            std::alloc::dealloc(block.cast(), Layout::from_size_align_unchecked(size, 16));
+            std::alloc::dealloc(block.cast(), Layout::from_size_align_unchecked(size, ALIGN));
         }
     }
 
@@ -271,23 +312,23 @@ impl Heap {
             else {
                 return ptr::null_mut();
             };
-            if let Some(piece) = self.piece_of(block) {
-                // It cannot grow where it is. Only the difference was asked for above, so the old one is given back first.
+            if self.is_in_piece(block) || self.piece().is_some_and(Piece::is_being_built) {
+                // It cannot grow where it is, or has to get a number. Only the difference was asked for above, so the old one is given
+                // back first.
                 self.used.set(self.used.get() - old);
                 let moved = self.alloc(size, false);
-                if moved.is_null() {
-                    self.used.set(self.used.get() + old);
-                } else {
+                self.used.set(self.used.get() + old);
+                if !moved.is_null() {
                     let kept = size.min(old - HEADER);
                     ptr::copy_nonoverlapping(memory.cast::<u8>(), moved.cast::<u8>(), kept);
-                    piece.give_back(block.cast_const().cast(), old);
+                    self.free(memory);
                 }
                 return moved;
             }
             self.unlink(block);
             let moved = std::alloc::realloc(
                 block.cast(),
-                Layout::from_size_align_unchecked(old, 16),
+                Layout::from_size_align_unchecked(old, ALIGN),
                 layout.size(),
             )
             .cast::<Block>();
@@ -313,7 +354,10 @@ impl Heap {
                 unsafe {
                     let next = (*block).next;
                     let size = (*block).size;
-                    std::alloc::dealloc(block.cast(), Layout::from_size_align_unchecked(size, 16));
+                    std::alloc::dealloc(
+                        block.cast(),
+                        Layout::from_size_align_unchecked(size, ALIGN),
+                    );
                     block = next;
                 }
             }
@@ -323,7 +367,7 @@ impl Heap {
     }
 }
 
-fn is_arena(size: usize) -> bool {
+pub(super) fn is_arena(size: usize) -> bool {
     (SMALLEST_ARENA..=ARENA).contains(&size)
 }
 

@@ -3,6 +3,10 @@
 //! The runtime that is copied was built in one piece of memory. Each word of it that points into the piece, or at the runtime's
 //! [`Shared`], is noted. A copy is a `memcpy` and an addition a pointer; building a realm takes some twenty times as long.
 //!
+//! It is built twice. The first time says which blocks stay and which are given back on the way; the second time only those that stay
+//! are in the piece, one at the other, and of each arena little more than what is used of it ([`super::arena`]). Both take the same
+//! blocks in the same order, for nothing that they do depends on an address.
+//!
 //! Why a copy works as the original does:
 //! - QuickJS keeps all its state in memory of its allocator (invariant F). Pointers out of it lead to functions and constants of this
 //!   process, and to `Shared`.
@@ -29,7 +33,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rquickjs::qjs;
 
-use super::heap::Heap;
+use super::arena::Arena;
+use super::heap::{self, HEADER, Heap};
 use super::{Host, Runtime, Shared, Stopper};
 
 /// What a realm may take when it is built, in bytes.
@@ -70,20 +75,24 @@ impl Template {
     /// the piece was too small, or a value is kept that is not counted.
     pub(in crate::vm) fn of(runtime: &Runtime) -> Option<Self> {
         let shared = runtime.shared();
-        let piece = shared.heap.piece()?;
-        if size_of::<usize>() != 8 || shared.armed.get() || piece.overflowed.get() {
+        if size_of::<usize>() != 8 || shared.armed.get() {
             return None;
         }
-        // SAFETY: the runtime is live and on its thread (A, B).
-        unsafe { qjs::JS_RunGC(shared.rt.get()) };
-        let base = piece.memory.start.as_ptr() as u64;
-        let len = piece.used.get() as u64;
+        runtime.collect_garbage();
+        shared.heap.cut_last();
+        if shared.heap.has_blocks_outside() {
+            return None;
+        }
+        let Piece::Original { memory, used, .. } = shared.heap.piece()? else {
+            return None;
+        };
+        let base = memory.start.as_ptr() as u64;
+        let len = used.get() as u64;
         let offset = |word: u64| word.checked_sub(base).filter(|offset| *offset <= len);
         let own = runtime.shared.as_ptr() as u64;
         let (mut pointers, mut to_shared) = (Vec::new(), Vec::new());
         // SAFETY: the piece was zeroed when it was made, so all of it is written; nothing writes while it is read.
-        let words =
-            unsafe { std::slice::from_raw_parts(piece.memory.start.as_ptr(), len as usize / 8) };
+        let words = unsafe { std::slice::from_raw_parts(memory.start.as_ptr(), len as usize / 8) };
         let words = words.iter().zip(0u32..).map(|(word, at)| {
             if *word == own {
                 to_shared.push(at);
@@ -151,12 +160,9 @@ impl Template {
         shared.kept.replace(kept.collect());
         shared.rt.set(at(self.runtime).cast());
         shared.stopper.attach(Some(shared.rt.get()));
-        let piece = Piece {
-            used: Cell::new(memory.layout.size()),
+        let piece = Piece::Copy {
             memory,
-            gaps: RefCell::default(),
-            overflowed: Cell::new(false),
-            template: Some(Arc::clone(self)),
+            template: Arc::clone(self),
         };
         shared.heap = Heap::within(piece, self.used);
         let ctx = NonNull::new(at(self.context).cast())?;
@@ -174,7 +180,7 @@ impl Template {
 
 /// Memory of the system, aligned to [`ALIGN`].
 #[derive(Debug)]
-struct Memory {
+pub(super) struct Memory {
     start: NonNull<u64>,
     layout: Layout,
 }
@@ -213,104 +219,172 @@ impl Drop for Memory {
     }
 }
 
-/// The piece of memory in which a runtime was built, or of which it is a copy.
-pub(super) struct Piece {
-    memory: Memory,
-    /// Bytes from the start that blocks have or had.
-    used: Cell<usize>,
-    /// Gaps that blocks have left, by offset: their sizes. A copy notes none.
-    gaps: RefCell<BTreeMap<usize, usize>>,
-    /// A block had no room.
-    overflowed: Cell<bool>,
-    /// Whose copy it is; its memory goes back there.
-    template: Option<Arc<Template>>,
+/// The blocks of a realm that stay when it is built, by their numbers in the order in which they are taken.
+/// An arena has so many places.
+pub(in crate::vm) struct Plan(BTreeMap<u32, Option<u16>>);
+
+/// The piece of memory of a runtime.
+pub(super) enum Piece {
+    /// There is none yet: a runtime is built to see which of its blocks stay.
+    Rehearsal {
+        taken: Cell<u32>,
+        /// Numbers of the blocks that are there now, by address.
+        live: RefCell<BTreeMap<usize, u32>>,
+    },
+    /// In which a runtime is built. Blocks that do not stay are of the system.
+    Original {
+        memory: Memory,
+        /// Bytes from the start that are blocks.
+        used: Cell<usize>,
+        taken: Cell<u32>,
+        plan: Plan,
+        /// The arena that was taken last, and how many places it is to have.
+        uncut: Cell<Option<(NonNull<[u8]>, u16)>>,
+    },
+    /// Its memory goes back to the template.
+    Copy {
+        memory: Memory,
+        template: Arc<Template>,
+    },
 }
 
 impl Piece {
-    /// Room to build a realm in.
-    pub(super) fn room() -> Option<Self> {
-        Some(Self {
+    pub(super) fn rehearsal() -> Self {
+        Self::Rehearsal {
+            taken: Cell::default(),
+            live: RefCell::default(),
+        }
+    }
+
+    /// Room to build a realm in, so many bytes from its start.
+    pub(super) fn room(plan: Plan, skip: usize) -> Option<Self> {
+        Some(Self::Original {
             memory: Memory::new(ROOM, true)?,
-            used: Cell::new(0),
-            gaps: RefCell::default(),
-            overflowed: Cell::new(false),
-            template: None,
+            used: Cell::new(skip),
+            taken: Cell::default(),
+            plan,
+            uncut: Cell::default(),
         })
     }
 
-    /// Zeroed room for a block, aligned to 16 bytes. A copy has none.
-    pub(super) fn take(&self, size: usize) -> Option<NonNull<u8>> {
-        if self.template.is_some() {
+    /// The number of the next block, while a realm is built.
+    pub(super) fn number(&self) -> Option<u32> {
+        let (Self::Rehearsal { taken, .. } | Self::Original { taken, .. }) = self else {
             return None;
-        }
-        let size = size.next_multiple_of(16);
-        let gap = {
-            let mut gaps = self.gaps.borrow_mut();
-            let smallest = gaps.iter().filter(|(_, room)| **room >= size);
-            let smallest = smallest.min_by_key(|(_, room)| **room);
-            let smallest = smallest.map(|(start, room)| (*start, *room));
-            if let Some((start, room)) = smallest {
-                gaps.remove(&start);
-                if room > size {
-                    gaps.insert(start + size, room - size);
-                }
-            }
-            smallest.map(|(start, _)| start)
         };
-        let start = gap.unwrap_or(self.used.get());
-        let end = start + size;
-        if end > self.memory.layout.size() {
-            self.overflowed.set(true);
+        Some(taken.replace(taken.get() + 1))
+    }
+
+    /// Whether a realm is being built.
+    pub(super) const fn is_being_built(&self) -> bool {
+        !matches!(self, Self::Copy { .. })
+    }
+
+    /// Zeroed room, aligned to 8 bytes, for a block that stays.
+    pub(super) fn take(&self, number: u32, size: usize) -> Option<NonNull<u8>> {
+        let Self::Original {
+            memory,
+            used,
+            plan,
+            uncut,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        let places = plan.0.get(&number)?;
+        let start = used.get();
+        let end = start + size.next_multiple_of(8);
+        if end > memory.layout.size() {
             return None;
         }
-        self.used.set(end.max(self.used.get()));
-        // SAFETY: within the memory, and nobody's.
-        unsafe {
-            let room = self.memory.start.cast::<u8>().add(start);
-            room.write_bytes(0, size);
-            Some(room)
+        used.set(end);
+        // SAFETY: within the memory, which was zeroed and of which this part is nobody's.
+        let (room, block) = unsafe {
+            let room = memory.start.cast::<u8>().add(start);
+            (room, room.add(HEADER))
+        };
+        let block = NonNull::slice_from_raw_parts(block, size - HEADER);
+        uncut.set(places.map(|places| (block, places)));
+        Some(room)
+    }
+
+    /// Shortens the arena that was taken last, if it is to be: what is in its memory then, and the size. QuickJS has laid it out by now,
+    /// and nothing lies behind it yet.
+    pub(super) fn cut_last(&self) -> Option<(NonNull<c_void>, usize)> {
+        let Self::Original { used, uncut, .. } = self else {
+            return None;
+        };
+        let (mut block, places) = uncut.take()?;
+        // SAFETY: a live block, which QuickJS wrote whole; it does nothing meanwhile.
+        let bytes = unsafe { block.as_mut() };
+        let old = bytes.len();
+        let new = Arena::of(bytes)?.cut(places)?;
+        bytes[new..].fill(0);
+        used.set(used.get() - old.next_multiple_of(8) + new.next_multiple_of(8));
+        Some((block.cast(), new))
+    }
+
+    /// Block `number` is here.
+    pub(super) fn note(&self, number: u32, block: *const u8) {
+        if let Self::Rehearsal { live, .. } = self {
+            live.borrow_mut().insert(block.expose_provenance(), number);
         }
     }
 
-    /// A block is not used any more.
-    pub(super) fn give_back(&self, block: *const u8, size: usize) {
-        if self.template.is_some() {
-            return;
+    /// The block is given back.
+    pub(super) fn forget(&self, block: *const u8) {
+        if let Self::Rehearsal { live, .. } = self {
+            live.borrow_mut().remove(&(block as usize));
         }
-        let mut gaps = self.gaps.borrow_mut();
-        let mut start = block as usize - self.memory.start.as_ptr() as usize;
-        let mut size = size.next_multiple_of(16);
-        if let Some((before, room)) = gaps
-            .range(..start)
-            .next_back()
-            .map(|(at, room)| (*at, *room))
-            && before + room == start
-        {
-            gaps.remove(&before);
-            (start, size) = (before, room + size);
-        }
-        if let Some(room) = gaps.remove(&(start + size)) {
-            size += room;
-        }
-        gaps.insert(start, size);
     }
 
     /// Whether this address is in it.
     pub(super) fn has(&self, address: *const u8) -> bool {
-        let start = self.memory.start.as_ptr().cast_const().cast::<u8>();
-        (start..start.wrapping_add(self.memory.layout.size())).contains(&address)
+        let (Self::Original { memory, .. } | Self::Copy { memory, .. }) = self else {
+            return false;
+        };
+        let start = memory.start.as_ptr().cast_const().cast::<u8>();
+        (start..start.wrapping_add(memory.layout.size())).contains(&address)
     }
 }
 
 impl Drop for Piece {
     fn drop(&mut self) {
         // The runtime, which alone used it, is gone (F).
-        if let Some(template) = self.template.take() {
+        if let Self::Copy { memory, template } = self {
             let mut spare = template.spare();
             if spare.len() < SPARE {
-                spare.push(std::mem::replace(&mut self.memory, Memory::EMPTY));
+                spare.push(std::mem::replace(memory, Memory::EMPTY));
             }
         }
+    }
+}
+
+impl Runtime {
+    /// Which blocks of this runtime, which is of [`Runtime::to_rehearse`], stay; `None` of another one.
+    pub(in crate::vm) fn plan(&self) -> Option<Plan> {
+        self.collect_garbage();
+        let Piece::Rehearsal { live, .. } = self.shared().heap.piece()? else {
+            return None;
+        };
+        let live = live.borrow();
+        let plan = live.iter().map(|(address, number)| {
+            let block = ptr::with_exposed_provenance_mut::<u8>(*address);
+            // SAFETY: a live block of this runtime, which does nothing meanwhile; it was zeroed when it was taken, so all of it is written.
+            let bytes = unsafe {
+                let size = heap::usable_size(block.cast_const().cast());
+                std::slice::from_raw_parts_mut(block, size)
+            };
+            let arena = heap::is_arena(bytes.len()).then(|| Arena::of(bytes));
+            (*number, arena.flatten().and_then(|arena| arena.wanted()))
+        });
+        Some(Plan(plan.collect()))
+    }
+
+    fn collect_garbage(&self) {
+        // SAFETY: the runtime is live and on its thread (A, B).
+        unsafe { qjs::JS_RunGC(self.shared().rt.get()) };
     }
 }
 
