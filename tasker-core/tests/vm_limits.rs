@@ -322,3 +322,35 @@ fn a_loop_costs_the_same_whatever_else_is_in_its_arena() {
         assert_eq!(code, Some("payload"), "after {before} values");
     }
 }
+
+/// An operation of QuickJS that ended the process where its second allocation was refused: at each place where that may come.
+#[test]
+fn a_limit_in_the_middle_of_bind_ends_the_frame() {
+    for (arguments, step) in [("1, 2", 1_531), ("...Array(2_000)", 61_007)] {
+        let source = format!(
+            "module.exports = function () {{ const kept = []; for (;;) kept.push((() => 1).bind({arguments})); }};"
+        );
+        for memory_bytes in (300 << 10..900 << 10).step_by(step) {
+            let turn = run_with(
+                &source,
+                Limits {
+                    memory_bytes,
+                    turn_ticks: 20_000,
+                    ..Limits::default()
+                },
+            );
+            assert_eq!(failed(&turn).code.as_deref(), Some("memory"));
+        }
+        for turn_ticks in 1..60 {
+            let turn = run_with(
+                &source,
+                Limits {
+                    memory_bytes: 512 << 20,
+                    turn_ticks,
+                    ..Limits::default()
+                },
+            );
+            assert_eq!(failed(&turn).code.as_deref(), Some("cpu"));
+        }
+    }
+}

@@ -118,13 +118,30 @@ unsafe fn shared_of<'a>(opaque: *mut c_void) -> &'a Shared {
 /// nearly all of them allocate, so a loop of them ends too. Counted, not timed, for replay.
 const BYTES_A_TICK: usize = 256 << 10;
 
+/// What the native operation under way may still take when a runtime has to end, in bytes. Some operations of QuickJS do not survive that
+/// their second allocation fails (`Function.prototype.bind` frees what it has not made yet, and the process ends); the largest is that
+/// of `bind`, of 65,535 arguments and so 1 MiB. No other operation begins: the stack limit of 1 sees to that.
+const RESERVE_BYTES: usize = 2 << 20;
+
 impl Shared {
-    /// Counts the work behind an allocation; false when the runtime has to end.
-    fn may_allocate(&self, size: usize) -> bool {
+    /// Counts the work behind an allocation, makes it, and ends the runtime where it may go no further.
+    fn allocate(&self, size: usize, make: impl Fn(&Heap) -> *mut c_void) -> *mut c_void {
+        self.count(size);
+        let memory = make(&self.heap);
+        let is_new = self.heap.refused.get() && self.trip.get().is_none() && self.armed.get();
+        if !memory.is_null() || !is_new {
+            return memory;
+        }
+        // The rest of the run is only unwinding, so that nothing can go on or swallow it.
+        self.set_trip(Trip::Memory);
+        make(&self.heap)
+    }
+
+    fn count(&self, size: usize) {
         let room = self.heap.limit.get().saturating_sub(self.heap.used.get());
         if !self.armed.get() || self.trip.get().is_some() || size > room {
-            // The heap decides alone: while a realm is made, after a trip (nothing, or what was granted), and what it refuses is no work.
-            return true;
+            // The heap decides alone: while a realm is made, after a trip, and what it refuses is no work.
+            return;
         }
         let debt = self.tick_debt.get().saturating_add(self.heap.work_of(size));
         self.tick_debt.set(debt % BYTES_A_TICK);
@@ -138,21 +155,13 @@ impl Shared {
         } else if ticks > self.tick_limit.get() {
             self.set_trip(Trip::Ticks);
         }
-        self.trip.get().is_none()
-    }
-
-    /// After a refused allocation: the rest of the run is only unwinding, so that nothing can go on or swallow it.
-    fn poison_if_refused(&self) {
-        if self.heap.refused.get() && self.trip.get().is_none() && self.armed.get() {
-            self.set_trip(Trip::Memory);
-        }
     }
 
     fn set_trip(&self, trip: Trip) {
         if self.trip.get().is_none() {
             self.trip.set(Some(trip));
         }
-        self.heap.limit.set(0);
+        self.heap.limit.set(self.heap.used.get() + RESERVE_BYTES);
         if let Some(rt) = NonNull::new(self.rt.get()) {
             // SAFETY: `rt` is live (A); the function writes two words of it and may be called from anywhere on its thread.
             unsafe { qjs::JS_SetMaxStackSize(rt.as_ptr(), 1) };
@@ -163,14 +172,7 @@ impl Shared {
 unsafe extern "C" fn js_malloc(opaque: *mut c_void, size: qjs::size_t) -> *mut c_void {
     // SAFETY: QuickJS passes the opaque of JS_NewRuntime2.
     let shared = unsafe { shared_of(opaque) };
-    if !shared.may_allocate(size as usize) {
-        return ptr::null_mut();
-    }
-    let memory = shared.heap.alloc(size as usize, false);
-    if memory.is_null() {
-        shared.poison_if_refused();
-    }
-    memory
+    shared.allocate(size as usize, |heap| heap.alloc(size as usize, false))
 }
 
 unsafe extern "C" fn js_calloc(
@@ -183,14 +185,7 @@ unsafe extern "C" fn js_calloc(
     let Some(total) = (count as usize).checked_mul(size as usize) else {
         return ptr::null_mut();
     };
-    if !shared.may_allocate(total) {
-        return ptr::null_mut();
-    }
-    let memory = shared.heap.alloc(total, true);
-    if memory.is_null() {
-        shared.poison_if_refused();
-    }
-    memory
+    shared.allocate(total, |heap| heap.alloc(total, true))
 }
 
 unsafe extern "C" fn js_free(opaque: *mut c_void, memory: *mut c_void) {
@@ -205,15 +200,15 @@ unsafe extern "C" fn js_realloc(
 ) -> *mut c_void {
     // SAFETY: as in `js_free`.
     let shared = unsafe { shared_of(opaque) };
-    if size != 0 && !shared.may_allocate(size as usize) {
+    if size == 0 {
+        // SAFETY: the same.
+        unsafe { shared.heap.free(memory) };
         return ptr::null_mut();
     }
-    // SAFETY: the same.
-    let moved = unsafe { shared.heap.realloc(memory, size as usize) };
-    if moved.is_null() && size != 0 {
-        shared.poison_if_refused();
-    }
-    moved
+    // SAFETY: the same; a block that could not be made larger is as it was.
+    shared.allocate(size as usize, |heap| unsafe {
+        heap.realloc(memory, size as usize)
+    })
 }
 
 unsafe extern "C" fn js_usable_size(memory: *const c_void) -> qjs::size_t {
