@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
+use rusqlite::{OptionalExtension, Row};
 use tasker_adaptor::{
     CommitRefused, Delivery, DeliverySource, Failure, FrameNext, Json, LogLine, MadeKind,
     NewStackRun, Outcome as Ending, StackRunId, StackStatus, StorageError, TurnCommit, TurnReceipt,
@@ -16,6 +16,7 @@ use tasker_adaptor::{
 use crate::cached::Cached as _;
 use crate::columns::{HasKey, Key, ending_columns};
 use crate::fault::{Fault, Outcome, Refusable};
+use crate::hot::{Hot, Statements};
 use crate::tree::{
     BlockedRow, EndingFrame, FrameEnd, block, cancel_open_rows, frame_ended, leave_children, live,
     refresh_run,
@@ -55,7 +56,7 @@ pub(crate) fn weight(turns: &[TurnCommit]) -> usize {
 
 /// Commits the turns, which [`check_use`] has passed.
 pub(crate) fn commit(tx: &mut Tx<'_>, turns: &[TurnCommit]) -> Outcome<Refusable<TurnReceipt>> {
-    let mut statements = Statements::prepare(tx.conn)?;
+    let mut statements = Statements::of(tx.conn);
     let mut workers = Workers::default();
     let mut passes = Vec::with_capacity(turns.len());
     for turn in turns {
@@ -147,71 +148,12 @@ struct Child {
     settles: bool,
 }
 
-/// Where the columns of the child begin in [`Statements::frame`].
+/// Where the columns of the child begin in [`Hot::Frame`].
 const CHILD_OF_FRAME: usize = 11;
-
-/// The hot statements, prepared once a batch.
-struct Statements<'c> {
-    /// A frame with the first child that its turn delivers.
-    frame: CachedStatement<'c>,
-    /// A further one, by the frame's number and the place in it: an index of numbers is walked faster than one of ids.
-    child: CachedStatement<'c>,
-    deliver_local: CachedStatement<'c>,
-    deliver_recorded: CachedStatement<'c>,
-    make: CachedStatement<'c>,
-    /// The frame goes on in the status that it has.
-    go_on: CachedStatement<'c>,
-    /// It gets another one, unless a turn of the same batch has ended it.
-    go_on_to: CachedStatement<'c>,
-    /// It ends, likewise.
-    end: CachedStatement<'c>,
-}
 
 /// A timer that its own worker saw fire.
 const DELIVER_TIMER: &str = "UPDATE stack_runs SET status = 'completed', outcome = '', settled_at = ?2, delivered_order = ?3, \
      delivered_turn = ?4, delivered_at = ?2, waits = NULL WHERE no = ?1";
-
-impl<'c> Statements<'c> {
-    fn prepare(conn: &'c Connection) -> Outcome<Self> {
-        Ok(Self {
-            frame: conn.cached(
-                "SELECT f.no, f.status, f.owner, f.epoch, f.turn, f.made_count, f.delivered_count, f.dropped_count, f.parent_no, f.depth, \
-                 f.priority, c.no, c.kind, c.status, c.owner, c.epoch, c.delivered_order \
-                 FROM stack_runs f LEFT JOIN stack_runs c ON c.parent_no = f.no AND c.seq = ?3 AND +c.id = ?4 \
-                 WHERE f.id = ?1 AND f.task_run_id = ?2 AND f.kind = 'frame'",
-            )?,
-            child: conn.cached(
-                "SELECT no, kind, status, owner, epoch, delivered_order FROM stack_runs WHERE parent_no = ?1 AND seq = ?2 AND +id = ?3",
-            )?,
-            deliver_local: conn.cached(
-                "UPDATE stack_runs SET status = ?2, outcome = ?3, owner = NULL, settled_at = ?4, \
-                 delivered_order = ?5, delivered_turn = ?6, delivered_at = ?4 WHERE no = ?1",
-            )?,
-            deliver_recorded: conn.cached(
-                "UPDATE stack_runs SET delivered_order = ?2, delivered_turn = ?3, delivered_at = ?4, unread = NULL WHERE no = ?1",
-            )?,
-            make: conn.cached(
-                "INSERT INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
-                 made_count, delivered_count, dropped_count, attempt, in_doubt, due_at, ready_at, waits, service, path, args, version, created_at, started_at, policy) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, 0, 0, ?11, 0, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
-            )?,
-            go_on: conn.cached(
-                "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
-                 started_at = COALESCE(started_at, ?5) WHERE no = ?1",
-            )?,
-            go_on_to: conn.cached(
-                "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
-                 started_at = COALESCE(started_at, ?5), status = IIF(settled_at IS NULL, ?6, status) WHERE no = ?1",
-            )?,
-            end: conn.cached(
-                "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
-                 started_at = COALESCE(started_at, ?5), status = IIF(settled_at IS NULL, ?6, status), \
-                 outcome = IIF(settled_at IS NULL, ?7, outcome), owner = NULL, unread = IIF(settled_at IS NULL, parent_no, unread), \
-                 settled_at = COALESCE(settled_at, ?5) WHERE no = ?1",
-            )?,
-        })
-    }
-}
 
 /// The numbers of live workers, read once a batch for each.
 #[derive(Default)]
@@ -239,7 +181,7 @@ fn fence(
     };
     let (frame_key, run_key) = (turn.frame.key(), turn.task_run.key());
     let first = turn.delivered.first();
-    let mut rows = statements.frame.query((
+    let mut rows = statements.hot(Hot::Frame)?.query((
         frame_key,
         run_key,
         first.map(|delivery| delivery.seq.0),
@@ -318,7 +260,7 @@ fn fence_deliveries(
             first
         } else {
             let key = (frame.no, delivery.seq.0, delivery.child.key());
-            let mut rows = statements.child.query(key)?;
+            let mut rows = statements.hot(Hot::Child)?.query(key)?;
             match rows.next()? {
                 Some(row) => delivered_child(row, 0, delivery, frame.worker)?,
                 None => None,
@@ -414,9 +356,12 @@ fn write(
     for (delivery, child) in turn.delivered.iter().zip(&frame.deliveries) {
         frame.delivered += 1;
         if !child.settles {
-            statements
-                .deliver_recorded
-                .execute((child.no, frame.delivered, turn.turn.0, time))?;
+            statements.hot(Hot::DeliverRecorded)?.execute((
+                child.no,
+                frame.delivered,
+                turn.turn.0,
+                time,
+            ))?;
             continue;
         }
         let DeliverySource::Local { outcome, .. } = &delivery.source else {
@@ -429,7 +374,7 @@ fn write(
             continue;
         };
         let (status, outcome) = ending_columns(outcome);
-        statements.deliver_local.execute((
+        statements.hot(Hot::DeliverLocal)?.execute((
             child.no,
             status,
             outcome,
@@ -535,7 +480,7 @@ fn make(
         (claimed && kind == "call").then_some(time),
         policy,
     ];
-    if let Err(error) = statements.make.execute(row) {
+    if let Err(error) = statements.hot(Hot::Make)?.execute(row) {
         return Err(made_twice(error, new.id));
     }
     let met = kind == "signal"
@@ -658,7 +603,7 @@ fn move_frame(
         }
         None => ("cancelled", None),
     };
-    statements.end.execute((
+    statements.hot(Hot::End)?.execute((
         frame.no,
         frame.made,
         frame.delivered,
@@ -703,11 +648,11 @@ fn suspend(
     let time = turn.time.as_millis();
     if next == frame.status {
         statements
-            .go_on
+            .hot(Hot::GoOn)?
             .execute((frame.no, made, delivered, dropped, time))?;
     } else {
         let row = (frame.no, made, delivered, dropped, time, next.as_str());
-        statements.go_on_to.execute(row)?;
+        statements.hot(Hot::GoOnTo)?.execute(row)?;
     }
     if next == StackStatus::PendingResume {
         tx.hint_work();

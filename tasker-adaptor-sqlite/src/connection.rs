@@ -16,9 +16,6 @@ const STATEMENTS: usize = 192;
 /// A write-ahead log that grew in a burst is cut back to this many bytes at the next checkpoint.
 const LOG_LIMIT: u32 = 64 << 20;
 
-/// Pages in the write-ahead log before a checkpoint: 16 MiB, so that a hot page is copied back once for many commits.
-const CHECKPOINT_PAGES: u32 = 4_096;
-
 /// Pages whose first change asks for the file's exclusive lock, tried this often while other processes open the same file.
 const OPEN_PAUSE: Duration = Duration::from_millis(2);
 
@@ -42,7 +39,7 @@ pub(crate) fn open_writer(options: &Options) -> Outcome<Connection> {
     }
     use_write_ahead_log(&connection, options.busy_timeout)?;
     connection.execute_batch(&format!(
-        "PRAGMA synchronous = {}; PRAGMA journal_size_limit = {LOG_LIMIT}; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}",
+        "PRAGMA synchronous = {}; PRAGMA journal_size_limit = {LOG_LIMIT}",
         options.synchronous.word()
     ))?;
     connection.pragma_update(None, "cache_size", -i64::from(options.cache_kib))?;

@@ -12,6 +12,9 @@ use crate::cached::Cached as _;
 use crate::columns::{HasKey, PARENT, stack_run, stack_run_columns};
 use crate::fault::Outcome;
 
+/// Rows that memory is set aside for before they are read: the count of a damaged row may say anything.
+const AT_ONCE: usize = 16_384;
+
 /// The frame whose id is asked for, as a row's parent.
 const ASKED: &str = "?1";
 
@@ -51,41 +54,48 @@ fn select(parent: &str, from: &str) -> String {
 impl Journal for SqliteStorage {
     async fn load(&self, frame: StackRunId) -> Result<Option<FrameJournal>, StorageError> {
         self.read(move |conn| {
-            let Some(row) = rows(conn, &ONE, [frame.key()])?.pop() else {
+            let Some(row) = rows(conn, &ONE, [frame.key()], 1)?.pop() else {
                 return Ok(None);
             };
+            let children = rows(conn, &CHILDREN, [frame.key()], row.made_count as usize)?;
             Ok(Some(FrameJournal {
                 frame: row,
-                children: rows(conn, &CHILDREN, [frame.key()])?,
+                children,
             }))
         })
         .await
     }
 
     async fn unread(&self, frame: StackRunId) -> Result<Vec<StackRun>, StorageError> {
-        self.read(move |conn| rows(conn, &UNREAD, [frame.key()]))
+        self.read(move |conn| rows(conn, &UNREAD, [frame.key()], 0))
             .await
     }
 
     async fn stack_run(&self, id: StackRunId) -> Result<Option<StackRun>, StorageError> {
-        self.read(move |conn| Ok(rows(conn, &ONE, [id.key()])?.pop()))
+        self.read(move |conn| Ok(rows(conn, &ONE, [id.key()], 1)?.pop()))
             .await
     }
 
     async fn stack_runs(&self, run: TaskRunId) -> Result<Vec<StackRun>, StorageError> {
         self.read(move |conn| {
-            let mut found = rows(conn, &FRAMES, [run.key()])?;
-            found.extend(rows(conn, &LEAVES, [run.key()])?);
+            let mut found = rows(conn, &FRAMES, [run.key()], 0)?;
+            found.extend(rows(conn, &LEAVES, [run.key()], 0)?);
             Ok(as_tree(found))
         })
         .await
     }
 }
 
-fn rows(conn: &Connection, sql: &str, params: impl Params) -> Outcome<Vec<StackRun>> {
+/// Rows of which about so many are expected.
+fn rows(
+    conn: &Connection,
+    sql: &str,
+    params: impl Params,
+    expected: usize,
+) -> Outcome<Vec<StackRun>> {
     let mut statement = conn.cached(sql)?;
     let mut rows = statement.query(params)?;
-    let mut found = Vec::new();
+    let mut found = Vec::with_capacity(expected.min(AT_ONCE));
     while let Some(row) = rows.next()? {
         found.push(stack_run(row)?);
     }

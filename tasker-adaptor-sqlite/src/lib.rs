@@ -24,8 +24,10 @@ mod commit;
 mod connection;
 mod fault;
 mod finish;
+mod hot;
 mod journal;
 mod leases;
+mod log_file;
 mod maintenance;
 mod options;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
 use tasker_adaptor::{Hint, StorageError};
@@ -20,6 +20,7 @@ use tokio::sync::{broadcast, oneshot};
 use crate::cached::Cached as _;
 use crate::connection::open_writer;
 use crate::fault::{BACKEND, Fault, Outcome, closed};
+use crate::log_file::{LogFile, Touched};
 use crate::options::Options;
 
 /// Rows that one transaction takes at most, by the weights that operations give themselves.
@@ -157,12 +158,17 @@ impl Writer {
         });
         let (opened, wait) = oneshot::channel();
         let worker = Worker {
+            log: LogFile::of(&options.path),
             options,
             shared: Arc::clone(&shared),
             hints,
             connection: None,
             seen_version: None,
-            in_log: false,
+            seen_log: None,
+            looks_to_do: 0,
+            looks_saved: 0,
+            looked_at: None,
+            in_log: 0,
         };
         let thread = std::thread::Builder::new()
             .name("tasker-sqlite-writer".to_owned())
@@ -238,21 +244,44 @@ impl Drop for Writer {
 const REST: Duration = Duration::from_secs(1);
 /// After that, commits of others are looked for so many times less often.
 const SELDOM: u32 = 4;
+/// Then, at most so many looks see no more than that nobody has touched the log. A commit is seen by its entry in the index of the log,
+/// which comes after its sync; a log whose last write was seen a second ago holds no such commit, unless its sync takes that long.
+const SAVED_LOOKS: u32 = 8;
+/// After a write of our own, whose touch hides that of another, so many looks are whole.
+const WHOLE_LOOKS: u32 = 2;
+/// Heartbeats in the log that are worth emptying it as much as one other write.
+const HEARTBEATS: u32 = 64;
 
 struct Worker {
     options: Arc<Options>,
     shared: Arc<Shared>,
     hints: broadcast::Sender<Hint>,
     connection: Option<Connection>,
+    log: LogFile,
     /// `PRAGMA data_version` at the last look: changes with commits of other connections, not with ours.
     seen_version: Option<i64>,
-    /// Something was written since the write-ahead log was emptied.
-    in_log: bool,
+    /// The log at the last look; `None` when we have written since.
+    seen_log: Option<Touched>,
+    /// Looks that must be whole before one may be saved.
+    looks_to_do: u32,
+    /// Looks saved since the last whole one.
+    looks_saved: u32,
+    /// When the last look was.
+    looked_at: Option<Instant>,
+    /// What was written since the write-ahead log was emptied, in heartbeats.
+    in_log: u32,
+}
+
+/// What one transaction takes.
+struct Batch {
+    jobs: Vec<Box<dyn Job>>,
+    /// Heartbeats alone, which keep nobody from rest.
+    heartbeats: bool,
 }
 
 impl Worker {
     fn run(mut self, opened: oneshot::Sender<Result<(), StorageError>>) {
-        match open_writer(&self.options) {
+        match self.open() {
             Ok(connection) => {
                 self.connection = Some(connection);
                 let _ = opened.send(Ok(()));
@@ -265,29 +294,45 @@ impl Worker {
         let mut idle = Duration::ZERO;
         loop {
             // Where nobody has written for a while, a look finds something seldom, and looks are all that an idle engine costs.
-            let rests = if idle < REST { 1 } else { SELDOM };
-            let pause = self.options.watch_interval * rests;
+            let rests = idle >= REST;
+            let pause = self.options.watch_interval * if rests { SELDOM } else { 1 };
             let Some(batch) = self.next_batch(pause) else {
                 return;
             };
-            if batch.is_empty() {
+            let look = if batch.jobs.is_empty() {
                 idle += pause;
-                if self.in_log && idle >= REST {
+                if self.in_log >= HEARTBEATS && idle >= REST {
                     self.empty_log();
                 }
+                true
             } else {
-                let before = self.changes();
-                self.write(batch);
+                let (changes, pages) = (self.changes(), self.log.pages());
+                self.write(batch.jobs);
                 // A cleaner that finds nothing to do keeps nobody from rest.
-                if self.changes() != before {
+                if self.changes() != changes && !batch.heartbeats {
                     idle = Duration::ZERO;
                 }
-                self.in_log = true;
-            }
-            if self.look_for_others() {
+                if self.log.pages() != pages {
+                    self.seen_log = None;
+                    self.in_log =
+                        self.in_log
+                            .saturating_add(if batch.heartbeats { 1 } else { HEARTBEATS });
+                    if self.log.is_full() {
+                        self.copy_back();
+                    }
+                }
+                self.is_look_due()
+            };
+            if look && self.look_for_others(rests) {
                 idle = Duration::ZERO;
             }
         }
+    }
+
+    fn open(&mut self) -> Outcome<Connection> {
+        let mut connection = open_writer(&self.options)?;
+        self.log.follow(&mut connection)?;
+        Ok(connection)
     }
 
     /// Rows changed by this connection, ever.
@@ -297,10 +342,12 @@ impl Worker {
 
     /// Copies the write-ahead log back into the file and empties it, if nobody reads from it now: what a rush has left.
     fn empty_log(&mut self) {
-        self.in_log = false;
+        self.in_log = 0;
+        self.seen_log = None;
         let Some(connection) = &self.connection else {
             return;
         };
+        self.log.was_copied_back();
         let emptied = connection
             .busy_timeout(Duration::ZERO)
             .and_then(|()| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
@@ -309,8 +356,22 @@ impl Worker {
         }
     }
 
+    /// Copies what can be copied of a full log back into the file. After the answers: nobody waits for it.
+    fn copy_back(&self) {
+        let Some(connection) = &self.connection else {
+            return;
+        };
+        self.log.was_copied_back();
+        let copied = connection
+            .cached("PRAGMA wal_checkpoint(PASSIVE)")
+            .and_then(|mut statement| statement.query_row([], |_| Ok(())));
+        if let Err(error) = copied {
+            tracing::debug!(%error, "the write-ahead log was not copied back; a later checkpoint does it");
+        }
+    }
+
     /// Everything that waits, up to a bound; empty when it is time to look for commits of others; `None` at the end.
-    fn next_batch(&self, pause: Duration) -> Option<Vec<Box<dyn Job>>> {
+    fn next_batch(&self, pause: Duration) -> Option<Batch> {
         let mut queues = self.shared.lock();
         while queues.urgent.is_empty() && queues.normal.is_empty() {
             if queues.closed {
@@ -334,8 +395,9 @@ impl Worker {
                 }
             }
         }
-        let mut batch: Vec<Box<dyn Job>> =
+        let mut jobs: Vec<Box<dyn Job>> =
             queues.urgent.drain(..).map(|waiting| waiting.job).collect();
+        let heartbeats = !jobs.is_empty() && queues.normal.is_empty();
         let mut weight = 0;
         while let Some(next) = queues.normal.front() {
             if weight > 0 && weight + next.weight > BATCH_WEIGHT {
@@ -343,10 +405,10 @@ impl Worker {
             }
             weight += next.weight.max(1);
             if let Some(waiting) = queues.normal.pop_front() {
-                batch.push(waiting.job);
+                jobs.push(waiting.job);
             }
         }
-        Some(batch)
+        Some(Batch { jobs, heartbeats })
     }
 
     fn write(&mut self, mut batch: Vec<Box<dyn Job>>) {
@@ -375,7 +437,7 @@ impl Worker {
     fn attempt(&mut self, batch: &mut [Box<dyn Job>]) -> Attempt {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => match open_writer(&self.options) {
+            None => match self.open() {
                 Ok(connection) => connection,
                 Err(fault) => return Attempt::NotBegun(fault),
             },
@@ -389,12 +451,17 @@ impl Worker {
         attempt
     }
 
-    fn attempt_on(&self, connection: &Connection, batch: &mut [Box<dyn Job>]) -> (Attempt, bool) {
+    fn attempt_on(
+        &mut self,
+        connection: &Connection,
+        batch: &mut [Box<dyn Job>],
+    ) -> (Attempt, bool) {
         if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
             let fault = Fault::Sql(error);
             let keep = !fault.spoils_connection();
             return (Attempt::NotBegun(fault), keep);
         }
+        self.log.make_room();
         let mut hints = Hints::default();
         for job in &mut *batch {
             let mut tx = Tx {
@@ -429,12 +496,39 @@ impl Worker {
         (Attempt::Committed, true)
     }
 
-    /// Tells watchers when another connection has committed since the last look; whether one has.
-    fn look_for_others(&mut self) -> bool {
+    /// Whether a look is due although there is work: in a rush one in a pause is enough.
+    fn is_look_due(&self) -> bool {
+        self.seen_version.is_none()
+            || self
+                .looked_at
+                .is_none_or(|at| at.elapsed() >= self.options.watch_interval)
+    }
+
+    /// Tells watchers when another connection has committed since the last look; whether somebody is at work.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how long ago the last look was, for the next one; no time of a row"
+    )]
+    fn look_for_others(&mut self, rests: bool) -> bool {
         if self.hints.receiver_count() == 0 {
             self.seen_version = None;
             return false;
         }
+        let log = self.log.touched();
+        let ours = self.seen_log.is_none();
+        let untouched = !ours && self.seen_log == log;
+        self.seen_log = log;
+        if ours || !untouched {
+            self.looks_to_do = WHOLE_LOOKS;
+        }
+        let may_save = rests && self.looks_to_do == 0 && self.looks_saved < SAVED_LOOKS;
+        if may_save && self.seen_version.is_some() {
+            self.looks_saved += 1;
+            return false;
+        }
+        self.looks_saved = 0;
+        self.looks_to_do = self.looks_to_do.saturating_sub(1);
+        self.looked_at = Some(Instant::now());
         let Some(connection) = &self.connection else {
             return false;
         };
@@ -447,7 +541,7 @@ impl Worker {
         if other {
             let _ = self.hints.send(Hint::Any);
         }
-        other
+        other || (!ours && !untouched)
     }
 }
 

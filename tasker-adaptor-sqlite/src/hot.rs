@@ -1,0 +1,97 @@
+//! The statements of the commit of turns, kept while a batch runs.
+//!
+//! Each is taken from the connection's cache once a batch, and only when a turn needs it: to take one and to give it back
+//! costs as much as reading a row, and a step of a chain needs four of them.
+
+use rusqlite::{CachedStatement, Connection};
+
+use crate::cached::Cached as _;
+use crate::fault::Outcome;
+
+/// A statement of the hot path.
+#[derive(Clone, Copy)]
+pub(crate) enum Hot {
+    /// A frame with the first child that its turn delivers.
+    Frame,
+    /// A further one, by the frame's number and the place in it: an index of numbers is walked faster than one of ids.
+    Child,
+    /// A call that the worker's own service answered.
+    DeliverLocal,
+    /// A child that was settled before.
+    DeliverRecorded,
+    /// A child.
+    Make,
+    /// The frame goes on in the status that it has.
+    GoOn,
+    /// It gets another one, unless a turn of the same batch has ended it.
+    GoOnTo,
+    /// It ends, likewise.
+    End,
+}
+
+impl Hot {
+    const ALL: usize = Self::End as usize + 1;
+
+    const fn sql(self) -> &'static str {
+        match self {
+            Self::Frame => {
+                "SELECT f.no, f.status, f.owner, f.epoch, f.turn, f.made_count, f.delivered_count, f.dropped_count, f.parent_no, f.depth, \
+                 f.priority, c.no, c.kind, c.status, c.owner, c.epoch, c.delivered_order \
+                 FROM stack_runs f LEFT JOIN stack_runs c ON c.parent_no = f.no AND c.seq = ?3 AND +c.id = ?4 \
+                 WHERE f.id = ?1 AND f.task_run_id = ?2 AND f.kind = 'frame'"
+            }
+            Self::Child => {
+                "SELECT no, kind, status, owner, epoch, delivered_order FROM stack_runs WHERE parent_no = ?1 AND seq = ?2 AND +id = ?3"
+            }
+            Self::DeliverLocal => {
+                "UPDATE stack_runs SET status = ?2, outcome = ?3, owner = NULL, settled_at = ?4, \
+                 delivered_order = ?5, delivered_turn = ?6, delivered_at = ?4 WHERE no = ?1"
+            }
+            Self::DeliverRecorded => {
+                "UPDATE stack_runs SET delivered_order = ?2, delivered_turn = ?3, delivered_at = ?4, unread = NULL WHERE no = ?1"
+            }
+            Self::Make => {
+                "INSERT INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
+                 made_count, delivered_count, dropped_count, attempt, in_doubt, due_at, ready_at, waits, service, path, args, version, created_at, started_at, policy) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, 0, 0, ?11, 0, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)"
+            }
+            Self::GoOn => {
+                "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
+                 started_at = COALESCE(started_at, ?5) WHERE no = ?1"
+            }
+            Self::GoOnTo => {
+                "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
+                 started_at = COALESCE(started_at, ?5), status = IIF(settled_at IS NULL, ?6, status) WHERE no = ?1"
+            }
+            Self::End => {
+                "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
+                 started_at = COALESCE(started_at, ?5), status = IIF(settled_at IS NULL, ?6, status), \
+                 outcome = IIF(settled_at IS NULL, ?7, outcome), owner = NULL, unread = IIF(settled_at IS NULL, parent_no, unread), \
+                 settled_at = COALESCE(settled_at, ?5) WHERE no = ?1"
+            }
+        }
+    }
+}
+
+/// Those that the batch has used so far.
+pub(crate) struct Statements<'c> {
+    conn: &'c Connection,
+    taken: [Option<CachedStatement<'c>>; Hot::ALL],
+}
+
+impl<'c> Statements<'c> {
+    pub(crate) fn of(conn: &'c Connection) -> Self {
+        Self {
+            conn,
+            taken: Default::default(),
+        }
+    }
+
+    /// The statement, ready to run.
+    pub(crate) fn hot(&mut self, which: Hot) -> Outcome<&mut CachedStatement<'c>> {
+        Ok(match &mut self.taken[which as usize] {
+            Some(statement) => statement,
+            none => none.insert(self.conn.cached(which.sql())?),
+        })
+    }
+}
