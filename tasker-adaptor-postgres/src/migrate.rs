@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 
 use crate::error::from_driver;
 use crate::schema::Schema;
+use crate::session::BEGIN;
 
 struct Migration {
     version: u32,
@@ -116,7 +117,7 @@ pub(crate) async fn run(
         return Ok(());
     }
     check(found, may_migrate)?;
-    client.batch_execute("BEGIN").await.map_err(from_driver)?;
+    client.batch_execute(BEGIN).await.map_err(from_driver)?;
     let outcome = apply(client, schema).await;
     let end = if outcome.is_ok() {
         "COMMIT"

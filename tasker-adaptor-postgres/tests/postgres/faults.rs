@@ -16,7 +16,7 @@ use crate::kit::{
 use crate::proxy::{Cut, Proxy};
 
 /// `COMMIT` as the client sends it, and as the server answers it.
-const BEFORE: Cut = Cut::Before(b"COMMIT");
+const BEFORE: Cut = Cut::Before(b"COMMIT\0");
 const AFTER: Cut = Cut::After(b"COMMIT\0");
 
 async fn behind_proxy() -> (TestSchema, Proxy, PostgresStorage) {
@@ -201,7 +201,7 @@ async fn a_future_that_is_dropped_leaves_no_transaction_behind() {
 #[tokio::test]
 async fn a_statement_timeout_of_the_server_is_an_error_that_may_be_tried_again() {
     let schema = TestSchema::new();
-    let url = format!("{}&options=-c%20statement_timeout%3D200", schema.url);
+    let url = schema.url_with("statement_timeout%3D200");
     let storage = schema.options_at(&url).connect().await.unwrap();
     let worker = worker(&storage).await;
     let held = begin(&storage, worker).await;
@@ -374,7 +374,7 @@ async fn a_commit_whose_network_falls_silent_keeps_its_locks_no_longer_than_a_le
     direct.register(reaper.clone()).await.unwrap();
     let held = begin(&cut, victim.id).await;
     // Locks of the run, the worker and the frame are held when the last trip is lost.
-    proxy.arm(Cut::Silence(b"COMMIT"));
+    proxy.arm(Cut::Silence(b"COMMIT\0"));
     let first = turn(held, vec![call(true)]);
     let error = commit_one(&cut, first.clone()).await.unwrap_err();
     assert!(proxy.has_cut());

@@ -65,6 +65,12 @@ impl TestSchema {
         self.options().connect().await.unwrap()
     }
 
+    /// The server's way with a setting of every session by it: `name=value`, URL-encoded.
+    pub(crate) fn url_with(&self, setting: &str) -> String {
+        let sign = if self.url.contains('?') { '&' } else { '?' };
+        format!("{}{sign}options=-c%20{setting}", self.url)
+    }
+
     /// A plain connection to look past the adaptor, with the schema first in its path.
     pub(crate) async fn client(&self) -> tokio_postgres::Client {
         let client = connect(&self.url).await;

@@ -11,6 +11,8 @@ mod held;
 #[cfg(test)]
 mod hints;
 #[cfg(test)]
+mod isolation;
+#[cfg(test)]
 mod kit;
 #[cfg(test)]
 mod locks;

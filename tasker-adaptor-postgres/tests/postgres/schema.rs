@@ -141,7 +141,7 @@ async fn a_role_that_is_not_the_owner_works_with_what_the_guide_grants_it() {
     let schema = TestSchema::new();
     let client = as_on_supabase(&schema).await;
     drop(schema.storage().await);
-    let url = format!("{}&options=-c%20role%3Dtasker_app", schema.url);
+    let url = schema.url_with("role%3Dtasker_app");
     let as_app = async || schema.options_at(&url).migrate(false).connect().await;
     let refused = as_app().await.unwrap_err();
     assert!(
