@@ -31,10 +31,15 @@ const MIGRATIONS: &[Migration] = &[
         name: "0003_hot",
         sql: include_str!("../migrations/0003_hot.sql"),
     },
+    Migration {
+        version: 4,
+        name: "0004_lists",
+        sql: include_str!("../migrations/0004_lists.sql"),
+    },
 ];
 
 /// The newest schema that this build knows.
-pub(crate) const NEWEST: u32 = 3;
+pub(crate) const NEWEST: u32 = 4;
 
 /// What stands around the migrations: the schema, the list of what was applied.
 const SCHEMA: &str = "CREATE SCHEMA IF NOT EXISTS $schema$;\n";

@@ -90,7 +90,7 @@ const TAKE_CALL: &str = concat!(
 );
 
 /// Runs of the root frames among $1 begin, at $2.
-const BEGIN_RUNS: &str = "UPDATE tasker.task_runs r SET status = CASE WHEN r.status IN ('queued', 'suspended') THEN 'processing' ELSE r.status END, started_at = coalesce(r.started_at, $2) FROM tasker.stack_runs f WHERE f.id = ANY ($1) AND f.parent_id IS NULL AND r.id = f.task_run_id";
+const BEGIN_RUNS: &str = "UPDATE tasker.task_runs r SET status = CASE WHEN r.status IN ('queued', 'suspended') THEN 'processing' ELSE r.status END, started_at = coalesce(r.started_at, $2) FROM tasker.stack_runs f WHERE f.id = ANY ($1) AND num_nulls(f.parent_id) = 1 AND r.id = f.task_run_id";
 
 const READ: &str = concat!(
     "SELECT ",
