@@ -1,11 +1,11 @@
 //! Whatever isolation level a role or a database has for its default: the protocol gets the one that it needs.
 
-use tasker_adaptor::conformance::{CASES, Harness, run_case};
+use tasker_adaptor::conformance::{CASES, run_case};
 use tasker_adaptor::{RunStore as _, StorageError};
 use tasker_adaptor_postgres::{Pooler, PostgresStorage};
 use tokio_postgres::IsolationLevel;
 
-use crate::kit::{NOW, TestSchema, new_run, until_blocked};
+use crate::kit::{NOW, TestSchema, harness, new_run, until_blocked};
 use crate::locks::{signal_and_wait_meet, suspend_waits_for_completer};
 
 /// Levels at which a transaction goes on seeing what it saw first, as an URL has them.
@@ -51,10 +51,7 @@ async fn the_races_of_the_suite_end_well_under_any_default() {
             let case = case.unwrap_or_else(|| panic!("the suite has no case {name}"));
             let schema = TestSchema::new();
             let storage = storage_at(&schema, level, pooler).await;
-            let harness = Harness::new(storage)
-                .spawn_with(|future| drop(tokio::spawn(future)))
-                .effort(1)
-                .keep(schema);
+            let harness = harness(schema, storage).effort(1);
             run_case(case.name, harness, |kit| (case.run)(kit)).await;
         }
     }

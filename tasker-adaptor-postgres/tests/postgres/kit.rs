@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tasker_adaptor::conformance::Harness;
 use tasker_adaptor::{
     CallFinish, Claim, CommitRefused, Delivery, DeliverySource, Epoch, FrameNext, Json, Lease,
     MadeKind, Maintenance as _, NewStackRun, NewTaskRun, NewWorker, Outcome, Queue as _,
@@ -98,6 +99,29 @@ impl Drop for TestSchema {
         });
         let _ = cleaning.join();
     }
+}
+
+/// A store with all that the conformance suite asks of its backend.
+pub(crate) fn harness(schema: TestSchema, storage: PostgresStorage) -> Harness {
+    let (url, name) = (schema.url.clone(), schema.name.clone());
+    Harness::new(storage)
+        .spawn_with(|future| drop(tokio::spawn(future)))
+        .fill_with(move |full| fill(url.clone(), name.clone(), full))
+        .keep(schema)
+}
+
+/// What the server says when the disk is full: here after a batch has written its first call, at its second.
+async fn fill(url: String, schema: String, full: bool) -> Result<(), StorageError> {
+    let sql = if full {
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no space left' USING ERRCODE = '53100'; END $$;
+         CREATE TRIGGER full_disk BEFORE INSERT ON stack_runs FOR EACH ROW WHEN (new.seq > 2) EXECUTE FUNCTION full_disk()"
+    } else {
+        "DROP TRIGGER full_disk ON stack_runs; DROP FUNCTION full_disk()"
+    };
+    let client = connect(&url).await;
+    let sql = format!("SET search_path TO \"{schema}\"; {sql}");
+    client.batch_execute(&sql).await.unwrap();
+    Ok(())
 }
 
 pub(crate) async fn connect(url: &str) -> tokio_postgres::Client {
