@@ -9,8 +9,8 @@ use tasker_adaptor::{
 use tasker_adaptor_postgres::PostgresStorage;
 
 use crate::kit::{
-    Held, NOW, TestSchema, assert_sound, begin, call, commit_one, dice, id, json, local, settled,
-    turn, until_blocked, worker,
+    Held, NOW, TestDatabase, TestSchema, assert_sound, begin, call, commit_one, dice, id, json,
+    local, settled, turn, until_blocked, worker,
 };
 
 type Committing = tokio::task::JoinHandle<Result<tasker_adaptor::TurnReceipt, CommitRefused>>;
@@ -243,7 +243,8 @@ pub(crate) async fn signal_and_wait_meet(schema: &TestSchema, storage: &Postgres
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn p8_completers_and_commits_of_the_same_frames_end_in_no_deadlock() {
-    let schema = TestSchema::new();
+    let database = TestDatabase::new().await;
+    let schema = TestSchema::at(database.url.clone());
     let storage = schema.storage().await;
     let worker = worker(&storage).await;
     let client = schema.client().await;
@@ -293,4 +294,6 @@ async fn p8_completers_and_commits_of_the_same_frames_end_in_no_deadlock() {
         )
         .await;
     assert_eq!(waiting.unwrap().get::<_, i64>(0), 0);
+    drop((storage, client));
+    assert_eq!(database.deadlocks().await, 0);
 }

@@ -1,6 +1,8 @@
 //! Tasker on a real PostgreSQL server. `.config/postgres.sh run` starts one; without it every test fails and says so.
 
 #[cfg(test)]
+mod conflicts;
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod exact;
