@@ -102,6 +102,86 @@ async fn no_statement_reads_ended_history() {
     assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
 
+/// The statements of a batch of so many turns that suspend on a call, of one that finishes the calls, and of one that blocks
+/// the frames.
+async fn statements(storage: &PostgresStorage, worker: WorkerId, size: usize) -> [usize; 3] {
+    let mut turns = Vec::new();
+    for _ in 0..size {
+        let run = submit(storage, None).await;
+        let epoch = claim(storage, worker, Some(run.1)).await;
+        let mut turn = turn_of(run, worker, epoch);
+        turn.made = vec![NewStackRun {
+            claimed: true,
+            ..call()
+        }];
+        turns.push(turn);
+    }
+    let asked = || storage.inner.schema.asked();
+    let start = asked();
+    for answer in storage.commit(Arc::from(turns.clone())).await.unwrap() {
+        answer.unwrap();
+    }
+    let suspended = asked();
+    let block = |turn: &TurnCommit| CallFinish {
+        call: turn.made[0].id,
+        lease: Lease {
+            worker,
+            epoch: Epoch(1),
+        },
+        end: CallEnd::Blocked(tasker_adaptor::BlockedReason::OutcomeUnknown {
+            service: "s".into(),
+            path: "p".into(),
+        }),
+    };
+    let finishes: Vec<CallFinish> = turns.iter().map(block).collect();
+    for answer in storage
+        .finish_calls(Arc::from(finishes), NOW)
+        .await
+        .unwrap()
+    {
+        answer.unwrap();
+    }
+    let finished = asked();
+    // The frames fail, and their blocked calls with them: nobody waits for these any more.
+    for turn in &mut turns {
+        turn.turn = TurnNo(1);
+        turn.made.clear();
+        turn.next = FrameNext::Failed(tasker_adaptor::Failure::new("Error", "x"));
+    }
+    let runs: Vec<TaskRunId> = turns.iter().map(|turn| turn.task_run).collect();
+    for answer in storage.commit(Arc::from(turns)).await.unwrap() {
+        answer.unwrap();
+    }
+    let ended = asked();
+    for run in runs {
+        assert_eq!(
+            storage.run(run).await.unwrap().unwrap().status,
+            RunStatus::Failed
+        );
+        for row in storage.stack_runs(run).await.unwrap() {
+            assert_eq!(row.status, tasker_adaptor::StackStatus::Failed);
+        }
+    }
+    [suspended - start, finished - suspended, ended - finished]
+}
+
+#[tokio::test]
+async fn a_batch_of_any_size_is_as_many_statements() {
+    let url = std::env::var("TASKER_TEST_POSTGRES_URL")
+        .expect("TASKER_TEST_POSTGRES_URL is not set: run ./test.sh, which starts a PostgreSQL server for the tests");
+    let name = format!("test_counts_{}", id().simple());
+    let options = PostgresStorage::options(&url).schema(&name);
+    let storage = options.pooler(Pooler::Off).connect().await.unwrap();
+    let worker = register(&storage).await;
+    let one = statements(&storage, worker, 1).await;
+    let hundred = statements(&storage, worker, 100).await;
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let sql = format!("DROP SCHEMA {name} CASCADE");
+    client.batch_execute(&sql).await.unwrap();
+    assert_eq!(one, hundred);
+}
+
 /// Tables that do not grow with the runs that ended.
 const SHORT: [&str; 3] = ["workers", "keystore", "tasker_schema"];
 

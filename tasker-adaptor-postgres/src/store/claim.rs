@@ -3,6 +3,8 @@
 //! `SKIP LOCKED` on the row and on its run: a claim waits for nobody but its own worker's row, so it can be in no deadlock.
 //! Priorities are walked one by one, so rows that are due much later than now cost a claim nothing.
 
+use std::collections::HashMap;
+
 use tasker_adaptor::{
     BlockedReason, Claim, ClaimedCall, ClaimedFrame, StackRun, StackRunId, StorageError, TaskName,
     TaskVersion, Timestamp, WorkerId,
@@ -233,7 +235,7 @@ async fn block(
         session.step(BLOCK, vec![uuid(&id), text(&reason)]),
     ];
     session.begin(steps).await?;
-    let hints = tidy(session, run, now).await?;
+    let hints = tidy(session, &HashMap::from([(run, now)])).await?;
     session.commit(Vec::new()).await?;
     storage.hint(hints);
     Ok(())
