@@ -70,7 +70,7 @@ async fn of_two_reapers_that_bury_each_other_one_lives() {
         reaped.push(workers);
     }
     let [first, second] = reapers;
-    let won = if reaped[1].is_empty() { 0 } else { 1 };
+    let won = usize::from(!reaped[1].is_empty());
     let (winner, loser) = [(first, second), (second, first)][won];
     assert_eq!(reaped[won], [gate, loser]);
     assert!(reaped[1 - won].is_empty());
