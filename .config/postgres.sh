@@ -208,6 +208,7 @@ tasker_pgbouncer_serve() {
         TASKER_POSTGRES_USER=nobody
         chown nobody "$folder"
     fi
+    bouncer=
     trap 'kill "$bouncer" 2>/dev/null; rm -rf "'"$folder"'"' EXIT
     for attempt in $(seq "$TASKER_PORT_TRIES"); do
         listen=$(tasker_postgres_free_port) || return 1

@@ -90,9 +90,9 @@ impl RunStore for PostgresStorage {
                     .query(LIST_STATUSES, &[before, limit, texts(&statuses)])
                     .await?
             }
-            (true, any, Some(_)) => {
+            (true, of_any, Some(_)) => {
                 let all: Vec<&str> = RunStatus::ALL.iter().map(|one| one.as_str()).collect();
-                let words = if any { &all } else { &statuses };
+                let words = if of_any { &all } else { &statuses };
                 session
                     .query(
                         LIST_STATUSES_TASK,
