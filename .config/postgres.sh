@@ -48,6 +48,9 @@ tasker_postgres_install() {
     fi
 }
 
+# How often a server is started on another port because somebody took its port between the look and the start.
+TASKER_PORT_TRIES=5
+
 # Prints a TCP port of 127.0.0.1 on which nobody answers.
 tasker_postgres_free_port() {
     local port tries
@@ -111,13 +114,23 @@ tasker_postgres_start() {
         install -m 600 -o "$TASKER_POSTGRES_USER" "${TASKER_POSTGRES_TLS[1]}" "$folder/data/server.key" || return 1
         echo "ssl = on" >>"$folder/data/postgresql.conf"
     fi
-    TASKER_POSTGRES_PORT=$(tasker_postgres_free_port) || return 1
-    tasker_postgres_launch "$bin" || return 1
+    local attempt
+    for attempt in $(seq "$TASKER_PORT_TRIES"); do
+        TASKER_POSTGRES_PORT=$(tasker_postgres_free_port) || return 1
+        tasker_postgres_launch "$bin" && break
+        # The log is that of this attempt and of those before, which had the same fault.
+        if [ "$attempt" -eq "$TASKER_PORT_TRIES" ] || ! grep -q "could not bind" "$folder/server.log"; then
+            echo "postgres.sh: the server did not start (attempt $attempt):" >&2
+            cat "$folder/server.log" >&2
+            tasker_postgres_stop
+            return 1
+        fi
+    done
     export TASKER_TEST_POSTGRES_URL="postgres://tasker@127.0.0.1:$TASKER_POSTGRES_PORT/postgres?sslmode=disable"
     echo "postgres.sh: $("$bin/postgres" --version) on port $TASKER_POSTGRES_PORT, data in $folder" >&2
 }
 
-# Starts the server on its data folder and port, and waits until it answers.
+# Starts the server on its data folder and port, and waits until it answers; what kept it from that is in its log.
 # fsync and synchronous_commit stay on: the tests are about durability.
 tasker_postgres_launch() {
     local bin=$1 folder=$TASKER_POSTGRES_FOLDER tries
@@ -126,13 +139,12 @@ tasker_postgres_launch() {
         >>"$folder/server.log" 2>&1 </dev/null &
     TASKER_POSTGRES_PID=$!
     for tries in $(seq 300); do
-        "$bin/pg_isready" -q -h 127.0.0.1 -p "$TASKER_POSTGRES_PORT" -U tasker -d postgres && return 0
+        # Not only an answer on the port: another server may be there, and ours about to give up.
+        grep -q '^ready' "$folder/data/postmaster.pid" 2>/dev/null &&
+            "$bin/pg_isready" -q -h 127.0.0.1 -p "$TASKER_POSTGRES_PORT" -U tasker -d postgres && return 0
         kill -0 "$TASKER_POSTGRES_PID" 2>/dev/null || break
         sleep 0.1
     done
-    echo "postgres.sh: the server did not start (looked $tries times):" >&2
-    cat "$folder/server.log" >&2
-    tasker_postgres_stop
     return 1
 }
 
@@ -148,9 +160,25 @@ tasker_postgres_serve() {
     while read -r _; do
         kill -QUIT "$TASKER_POSTGRES_PID"
         wait "$TASKER_POSTGRES_PID" 2>/dev/null
-        tasker_postgres_launch "$bin" || return 1
+        if ! tasker_postgres_launch "$bin"; then
+            echo "postgres.sh: the server did not start again:" >&2
+            cat "$TASKER_POSTGRES_FOLDER/server.log" >&2
+            return 1
+        fi
         echo restarted
     done
+}
+
+# Waits until PgBouncer (process $bouncer) answers on its port $listen; fails when it has ended.
+tasker_pgbouncer_answers() {
+    local tries
+    for tries in $(seq 100); do
+        # A moment first: on a port that another has taken an answer comes before PgBouncer has given up.
+        sleep 0.1
+        kill -0 "$bouncer" 2>/dev/null || return 1
+        (exec 3<>"/dev/tcp/127.0.0.1/$listen") 2>/dev/null && return 0
+    done
+    return 1
 }
 
 # Runs PgBouncer in transaction mode before the server of TASKER_TEST_POSTGRES_URL until the end of input.
@@ -161,7 +189,7 @@ tasker_pgbouncer_serve() {
         echo "postgres.sh: no pgbouncer found and none could be installed (Debian: apt-get install pgbouncer)" >&2
         return 1
     fi
-    local rest user password host port database folder listen bouncer tries
+    local rest user password host port database folder listen attempt
     rest=${TASKER_TEST_POSTGRES_URL#*://}
     rest=${rest%%\?*}
     database=${rest##*/}
@@ -180,8 +208,11 @@ tasker_pgbouncer_serve() {
         TASKER_POSTGRES_USER=nobody
         chown nobody "$folder"
     fi
-    listen=$(tasker_postgres_free_port) || return 1
-    cat >"$folder/pgbouncer.ini" <<INI
+    bouncer=
+    trap 'kill "$bouncer" 2>/dev/null; rm -rf "'"$folder"'"' EXIT
+    for attempt in $(seq "$TASKER_PORT_TRIES"); do
+        listen=$(tasker_postgres_free_port) || return 1
+        cat >"$folder/pgbouncer.ini" <<INI
 [databases]
 * = host=$host port=$port user=$user $password
 [pgbouncer]
@@ -193,17 +224,14 @@ pool_mode = transaction
 max_client_conn = 500
 default_pool_size = 6
 INI
-    (cd "$folder" && tasker_postgres_exec pgbouncer -q "$folder/pgbouncer.ini") >"$folder/log" 2>&1 </dev/null &
-    bouncer=$!
-    trap 'kill "'"$bouncer"'" 2>/dev/null; rm -rf "'"$folder"'"' EXIT
-    for tries in $(seq 100); do
-        (exec 3<>"/dev/tcp/127.0.0.1/$listen") 2>/dev/null && break
-        if ! kill -0 "$bouncer" 2>/dev/null; then
-            echo "postgres.sh: pgbouncer did not start (looked $tries times):" >&2
+        (cd "$folder" && tasker_postgres_exec pgbouncer "$folder/pgbouncer.ini") >"$folder/log" 2>&1 </dev/null &
+        bouncer=$!
+        tasker_pgbouncer_answers && break
+        if [ "$attempt" -eq "$TASKER_PORT_TRIES" ] || ! grep -q "Address already in use" "$folder/log"; then
+            echo "postgres.sh: pgbouncer did not start (attempt $attempt):" >&2
             cat "$folder/log" >&2
             return 1
         fi
-        sleep 0.1
     done
     echo "postgres://$user@127.0.0.1:$listen/$database?sslmode=disable"
     cat >/dev/null

@@ -12,7 +12,8 @@ use uuid::Uuid;
 const SCHEMA: &str = concat!(
     include_str!("../../tasker-adaptor-postgres/migrations/0001_first.sql"),
     include_str!("../../tasker-adaptor-postgres/migrations/0002_calls.sql"),
-    include_str!("../../tasker-adaptor-postgres/migrations/0003_hot.sql")
+    include_str!("../../tasker-adaptor-postgres/migrations/0003_hot.sql"),
+    include_str!("../../tasker-adaptor-postgres/migrations/0004_lists.sql")
 );
 
 const ARGS: &str = r#"[{"n":7,"text":"a step of a chain"}]"#;

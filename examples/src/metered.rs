@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tasker_adaptor::{
-    CallFinish, Cancelled, Claim, ClaimedCall, ClaimedFrame, CommitRefused, FrameJournal, Hints,
-    Journal, KeyStore, Lease, LogCursor, LogLine, LogPage, Logs, Maintenance, NewSignal, NewTask,
-    NewTaskRun, NewWorker, OwnedRow, Published, Queue, Reaped, ReleasedCall, Retention, RunFilter,
-    RunPage, RunStore, SealedValue, Signals, StackRun, StackRunId, Storage, StorageError,
-    Submitted, TaskFunction, TaskName, TaskPage, TaskRun, TaskRunId, TaskStore, TaskVersion,
-    Timestamp, TurnCommit, TurnReceipt, Unblock, Violation, Watch, WorkerId, Workers,
+    Backlog, CallFinish, Cancelled, Claim, ClaimedCall, ClaimedFrame, CommitRefused, FrameJournal,
+    Hints, Journal, KeyStore, Lease, LogCursor, LogLine, LogPage, Logs, Maintenance, NewSignal,
+    NewTask, NewTaskRun, NewWorker, OwnedRow, Published, Queue, Reaped, ReleasedCall, Retention,
+    RunFilter, RunPage, RunStore, SealedValue, Signals, StackRun, StackRunId, Storage,
+    StorageError, Submitted, TaskFunction, TaskName, TaskPage, TaskRun, TaskRunId, TaskStore,
+    TaskVersion, Timestamp, TurnCommit, TurnReceipt, Unblock, Violation, Watch, WorkerId, Workers,
 };
 
 /// A storage with a meter. The meter is shared: keep a clone of it and give the storage away.
@@ -248,6 +248,7 @@ count_and_pass!(Maintenance {
     fn delete_folded_rows(&self, max: usize) -> usize;
     fn delete_runs(&self, retention: &Retention) -> usize;
     fn compact(&self, keep_free: u64) -> bool;
+    fn backlog(&self, now: Timestamp, max: usize) -> Backlog;
     fn audit(&self) -> Vec<Violation>;
 });
 

@@ -17,6 +17,7 @@
 //! decisions come from the caller · a write whose reply is lost is `Unavailable` and may be sent again as it is ·
 //! every statement names its schema, so it means the same behind a pooler.
 
+mod conflicts;
 mod error;
 mod hints;
 mod migrate;
@@ -32,7 +33,6 @@ mod tls;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use tasker_adaptor::{Hint, NewTaskRun, StorageError, Submitted, Timestamp};
@@ -42,13 +42,11 @@ use uuid::Uuid;
 
 pub use options::{Pooler, PostgresOptions};
 
+use crate::conflicts::Conflicts;
 use crate::hints::{Hub, HubParts};
 use crate::schema::Schema;
 use crate::session::{Keeps, Param, Patience, Session};
 use crate::store::gather::Gathering;
-
-/// How often a transaction that lost against another is tried again before the caller hears of it.
-const CONFLICT_RETRIES: u32 = 12;
 
 /// Durable runs in a PostgreSQL database. Cheap to clone; all clones share one pool.
 #[derive(Clone)]
@@ -118,7 +116,9 @@ impl PostgresStorage {
 
     /// Submits runs inside the caller's own transaction: they exist when it commits, and never if it does not.
     ///
-    /// The transaction must be `READ COMMITTED`, as it is by default. Workers are told at the commit.
+    /// The transaction may have any isolation level. At `READ COMMITTED`, the default, an id or key that another transaction
+    /// has committed meanwhile is found. Above it the caller's own snapshot does not show it, and the answer is a retryable error
+    /// (SQLSTATE 40001): the whole transaction must be tried again, as such levels ask for anyway. Workers are told at the commit.
     ///
     /// # Errors
     /// As [`submit`](tasker_adaptor::RunStore::submit). After an error the transaction can only be rolled back.
@@ -247,14 +247,10 @@ impl PostgresStorage {
     where
         F: Future<Output = Result<T, StorageError>>,
     {
-        let mut tries = 0;
+        let mut conflicts = Conflicts::default();
         loop {
             match attempt().await {
-                Err(error) if tries < CONFLICT_RETRIES && error::is_conflict(&error) => {
-                    tracing::debug!(%error, tries, "a transaction lost against another; it is tried again");
-                    tokio::time::sleep(Duration::from_millis(1 << tries.min(6))).await;
-                    tries += 1;
-                }
+                Err(error) if conflicts.allow_another_try(&error).await => {}
                 outcome => return outcome,
             }
         }

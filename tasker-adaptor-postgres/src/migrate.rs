@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 
 use crate::error::from_driver;
 use crate::schema::Schema;
+use crate::session::BEGIN;
 
 struct Migration {
     version: u32,
@@ -30,10 +31,15 @@ const MIGRATIONS: &[Migration] = &[
         name: "0003_hot",
         sql: include_str!("../migrations/0003_hot.sql"),
     },
+    Migration {
+        version: 4,
+        name: "0004_lists",
+        sql: include_str!("../migrations/0004_lists.sql"),
+    },
 ];
 
 /// The newest schema that this build knows.
-pub(crate) const NEWEST: u32 = 3;
+pub(crate) const NEWEST: u32 = 4;
 
 /// What stands around the migrations: the schema, the list of what was applied.
 const SCHEMA: &str = "CREATE SCHEMA IF NOT EXISTS $schema$;\n";
@@ -116,7 +122,7 @@ pub(crate) async fn run(
         return Ok(());
     }
     check(found, may_migrate)?;
-    client.batch_execute("BEGIN").await.map_err(from_driver)?;
+    client.batch_execute(BEGIN).await.map_err(from_driver)?;
     let outcome = apply(client, schema).await;
     let end = if outcome.is_ok() {
         "COMMIT"

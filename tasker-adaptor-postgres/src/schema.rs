@@ -17,6 +17,9 @@ pub(crate) struct Schema {
     name: String,
     quoted: String,
     statements: RwLock<HashMap<(usize, usize), Arc<str>>>,
+    /// How many about its tables were asked for, each as often as it was: hints, which go out in between, are not.
+    #[cfg(test)]
+    asked: std::sync::atomic::AtomicUsize,
 }
 
 impl Schema {
@@ -36,6 +39,8 @@ impl Schema {
             name: name.to_owned(),
             quoted: format!("\"{}\"", name.replace('"', "\"\"")),
             statements: RwLock::default(),
+            #[cfg(test)]
+            asked: std::sync::atomic::AtomicUsize::default(),
         })
     }
 
@@ -67,6 +72,11 @@ impl Schema {
 
     /// The statement for this schema.
     pub(crate) fn sql(&self, statement: &'static str) -> Arc<str> {
+        #[cfg(test)]
+        if statement.contains("tasker.") {
+            let relaxed = std::sync::atomic::Ordering::Relaxed;
+            self.asked.fetch_add(1, relaxed);
+        }
         // A constant has one address; two constants with the same text may share it, and then mean the same.
         let address = (statement.as_ptr() as usize, statement.len());
         let known = self
@@ -83,6 +93,12 @@ impl Schema {
                 .insert(address, Arc::clone(&text));
             text
         })
+    }
+
+    /// How many statements about the tables were made so far.
+    #[cfg(test)]
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Every statement that was used so far.

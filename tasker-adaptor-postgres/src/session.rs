@@ -14,8 +14,14 @@ use tasker_adaptor::StorageError;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Error, Row, Statement};
 
+use crate::conflicts::Conflicts;
 use crate::error::{from_driver, from_pool};
 use crate::schema::Schema;
+
+/// How each of our transactions begins. The protocol decides in a later statement what it sees under the locks of an earlier
+/// one, so each statement must see what was committed before it, whatever the role or the database has for a default.
+/// A default of `READ ONLY` stays: that is the operator's word.
+pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
 /// Settings of a transaction on a connection that is not only ours: for this one only, so that they mean the same behind a pooler.
 ///
@@ -25,9 +31,9 @@ use crate::schema::Schema;
 /// (its cable was pulled, its machine stands still) must not keep its locks: others wait for them, the reaper too.
 const SETTINGS: &str = "SELECT set_config('enable_seqscan', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true), set_config('idle_in_transaction_session_timeout', $1::int4::text, true)";
 
-/// The same for a connection that is only ours, once.
-const OWN_SETTINGS: &str =
-    "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan; SET jit = off";
+/// The same for a connection that is only ours, once. And what single statements run at: they mean the same at any level
+/// (see [`Session::pipeline`]), but above this one some would be sent twice.
+const OWN_SETTINGS: &str = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan; SET jit = off; SET default_transaction_isolation = 'read committed'";
 
 /// What is left to say for a transaction there.
 const SILENCE: &str =
@@ -168,7 +174,7 @@ impl Session {
             params: vec![(&silence, Type::INT4)],
             lasting: false,
         };
-        steps.splice(0..0, [bare("BEGIN"), settings]);
+        steps.splice(0..0, [bare(BEGIN), settings]);
         let mut answers = self.pipeline(steps).await?;
         Ok(answers.split_off(2))
     }
@@ -214,30 +220,41 @@ impl Session {
         });
         steps.extend(queries.map(bare));
         // It reads all rows of all open runs: as long as that takes.
-        let mut answers = self.trip(steps, Duration::MAX).await?;
+        let mut answers = self.trip(&steps, Duration::MAX).await?;
         self.rollback().await?;
         Ok(answers.split_off(3))
     }
 
     /// Sends all, then reads all.
+    ///
+    /// Outside of a transaction each statement is one: what lost against another is sent again. So a single statement
+    /// means the same at every isolation level: above `READ COMMITTED` the server refuses it where it would have waited and
+    /// looked again.
     pub(crate) async fn pipeline(
         &mut self,
         steps: Vec<Step<'_>>,
     ) -> Result<Vec<Vec<Row>>, StorageError> {
         let patience = self.patience.reply;
-        self.trip(steps, patience).await
+        let mut conflicts = Conflicts::default();
+        loop {
+            match self.trip(&steps, patience).await {
+                Err(error) if !self.in_transaction && conflicts.allow_another_try(&error).await => {
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn trip(
         &mut self,
-        steps: Vec<Step<'_>>,
+        steps: &[Step<'_>],
         patience: Duration,
     ) -> Result<Vec<Vec<Row>>, StorageError> {
         let Some(object) = self.object.as_ref() else {
             return Err(crate::error::unavailable("the connection was given up"));
         };
         self.under_way = true;
-        let answers = send(object, &steps, self.keeps, self.in_transaction);
+        let answers = send(object, steps, self.keeps, self.in_transaction);
         let outcome = tokio::time::timeout(patience, answers).await;
         self.under_way = false;
         let Ok(outcome) = outcome else {

@@ -14,6 +14,7 @@ async fn fresh() -> Harness {
     let storage = FaultStorage::new(MemoryStorage::new(), |_| FaultAction::Pass);
     Harness::new(storage)
         .spawn_with(|future| drop(tokio::spawn(future)))
+        .lacks(&["batch_over_full_store"])
         .effort(5)
 }
 

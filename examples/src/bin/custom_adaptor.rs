@@ -15,14 +15,21 @@ use tasker_adaptor::conformance::{CASES, Harness, run_case};
 use tasker_core::{Engine, Service};
 use tasker_examples::metered::Metered;
 
+/// Memory has no disk to fill.
+const LACKS: &[&str] = &["batch_over_full_store"];
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     for case in CASES {
         let harness = Harness::new(Metered::new(MemoryStorage::new()))
-            .spawn_with(|future| drop(tokio::spawn(future)));
+            .spawn_with(|future| drop(tokio::spawn(future)))
+            .lacks(LACKS);
         run_case(case.name, harness, case.run).await;
     }
-    println!("{} cases of the conformance suite hold\n", CASES.len());
+    println!(
+        "{} cases of the conformance suite hold\n",
+        CASES.len() - LACKS.len()
+    );
 
     let storage = Metered::new(MemoryStorage::new());
     let meter = storage.meter();

@@ -3,6 +3,8 @@
 //! `SKIP LOCKED` on the row and on its run: a claim waits for nobody but its own worker's row, so it can be in no deadlock.
 //! Priorities are walked one by one, so rows that are due much later than now cost a claim nothing.
 
+use std::collections::HashMap;
+
 use tasker_adaptor::{
     BlockedReason, Claim, ClaimedCall, ClaimedFrame, StackRun, StackRunId, StorageError, TaskName,
     TaskVersion, Timestamp, WorkerId,
@@ -90,7 +92,7 @@ const TAKE_CALL: &str = concat!(
 );
 
 /// Runs of the root frames among $1 begin, at $2.
-const BEGIN_RUNS: &str = "UPDATE tasker.task_runs r SET status = CASE WHEN r.status IN ('queued', 'suspended') THEN 'processing' ELSE r.status END, started_at = coalesce(r.started_at, $2) FROM tasker.stack_runs f WHERE f.id = ANY ($1) AND f.parent_id IS NULL AND r.id = f.task_run_id";
+const BEGIN_RUNS: &str = "UPDATE tasker.task_runs r SET status = CASE WHEN r.status IN ('queued', 'suspended') THEN 'processing' ELSE r.status END, started_at = coalesce(r.started_at, $2) FROM tasker.stack_runs f WHERE f.id = ANY ($1) AND num_nulls(f.parent_id) = 1 AND r.id = f.task_run_id";
 
 const READ: &str = concat!(
     "SELECT ",
@@ -233,7 +235,7 @@ async fn block(
         session.step(BLOCK, vec![uuid(&id), text(&reason)]),
     ];
     session.begin(steps).await?;
-    let hints = tidy(session, run, now).await?;
+    let hints = tidy(session, &HashMap::from([(run, now)])).await?;
     session.commit(Vec::new()).await?;
     storage.hint(hints);
     Ok(())

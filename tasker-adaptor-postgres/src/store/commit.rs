@@ -100,8 +100,8 @@ struct Batch<'a> {
     locked: Locked,
     passes: Vec<Result<Pass, CommitRefused>>,
     hints: Vec<Hint>,
-    /// Runs whose blocked rows must be looked at.
-    untidy: Vec<(Uuid, i64)>,
+    /// Runs whose blocked rows must be looked at, and when.
+    untidy: HashMap<Uuid, i64>,
     offers_work: bool,
 }
 
@@ -112,7 +112,7 @@ impl<'a> Batch<'a> {
             locked: Locked::default(),
             passes: Vec::new(),
             hints: Vec::new(),
-            untidy: Vec::new(),
+            untidy: HashMap::new(),
             offers_work: false,
         }
     }
@@ -142,9 +142,7 @@ impl<'a> Batch<'a> {
             (answers, looks)
         } else {
             let answers = session.pipeline(steps).await?;
-            for (run, now) in std::mem::take(&mut self.untidy) {
-                self.hints.extend(tidy(session, run, now).await?);
-            }
+            self.hints.extend(tidy(session, &self.untidy).await?);
             let look = session.step(STATUSES, vec![uuids(&frames)]);
             (answers, session.commit(vec![look]).await?)
         };
@@ -451,7 +449,7 @@ impl<'a> Batch<'a> {
                 frames
                     .reasons
                     .push(Some(serde_json::to_string(reason).unwrap_or_default()));
-                self.untidy.push((run, time));
+                self.untidy.insert(run, time);
                 return;
             }
             FrameNext::Completed(value) => End::With(Outcome::Completed(value.clone())),
@@ -496,7 +494,7 @@ impl<'a> Batch<'a> {
 
     fn untidy_if_blocked(&mut self, run: Uuid, time: i64) {
         if self.locked.runs.get(&run) == Some(&RunStatus::Blocked) {
-            self.untidy.push((run, time));
+            self.untidy.insert(run, time);
         }
     }
 

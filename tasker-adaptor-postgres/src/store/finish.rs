@@ -190,9 +190,8 @@ async fn write(
         session.commit(steps).await?
     } else {
         let answers = session.pipeline(steps).await?;
-        for run in &writes.untidy {
-            hints.extend(tidy(session, *run, now).await?);
-        }
+        let runs = writes.untidy.iter().map(|run| (*run, now)).collect();
+        hints.extend(tidy(session, &runs).await?);
         session.commit(Vec::new()).await?;
         answers
     };

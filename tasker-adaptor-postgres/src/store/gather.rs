@@ -127,12 +127,8 @@ async fn write_some(
         .iter()
         .flat_map(|request| request.runs.iter().map(|run| (run, request.now)))
         .collect();
-    let answers = storage
-        .retrying(async || {
-            let mut session = storage.session().await?;
-            submit(&mut session, &asked).await
-        })
-        .await?;
+    let mut session = storage.session().await?;
+    let answers = submit(&mut session, &asked).await?;
     if answers.iter().flatten().any(|submitted| submitted.created) {
         storage.hint([Hint::Work]);
     }

@@ -1,5 +1,7 @@
 //! Taking blocked rows up again.
 
+use std::collections::HashMap;
+
 use tasker_adaptor::{Hint, Outcome, RunStatus, StackKind, StorageError, Unblock, UnblockDecision};
 use uuid::Uuid;
 
@@ -59,7 +61,7 @@ pub(super) async fn unblock(
             }
         }
     }
-    hints.extend(tidy(&mut session, unblock.run.as_uuid(), now).await?);
+    hints.extend(tidy(&mut session, &HashMap::from([(unblock.run.as_uuid(), now)])).await?);
     session.commit(Vec::new()).await?;
     storage.hint(hints);
     Ok(ids.len() as u32)

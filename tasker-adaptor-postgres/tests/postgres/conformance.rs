@@ -2,14 +2,12 @@
 
 use tasker_adaptor::conformance::Harness;
 
-use crate::kit::TestSchema;
+use crate::kit::{TestSchema, harness};
 
 async fn fresh() -> Harness {
     let schema = TestSchema::new();
     let storage = schema.storage().await;
-    Harness::new(storage)
-        .spawn_with(|future| drop(tokio::spawn(future)))
-        .keep(schema)
+    harness(schema, storage)
 }
 
 tasker_adaptor::conformance_tests!(

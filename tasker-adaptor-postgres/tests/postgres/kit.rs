@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tasker_adaptor::conformance::Harness;
 use tasker_adaptor::{
     CallFinish, Claim, CommitRefused, Delivery, DeliverySource, Epoch, FrameNext, Json, Lease,
     MadeKind, Maintenance as _, NewStackRun, NewTaskRun, NewWorker, Outcome, Queue as _,
@@ -65,6 +66,23 @@ impl TestSchema {
         self.options().connect().await.unwrap()
     }
 
+    /// The URL with one more parameter.
+    pub(crate) fn url_and(&self, parameter: &str) -> String {
+        let sign = if self.url.contains('?') { '&' } else { '?' };
+        format!("{}{sign}{parameter}", self.url)
+    }
+
+    /// The URL with a setting of every session that comes by it: `name=value`, URL-encoded.
+    pub(crate) fn url_with(&self, setting: &str) -> String {
+        self.url_and(&format!("options=-c%20{setting}"))
+    }
+
+    /// A store whose connections can be told from all others on the server: their application has the schema's name.
+    pub(crate) async fn named_storage(&self) -> PostgresStorage {
+        let url = self.url_and(&format!("application_name={}", self.name));
+        self.options_at(&url).connect().await.unwrap()
+    }
+
     /// A plain connection to look past the adaptor, with the schema first in its path.
     pub(crate) async fn client(&self) -> tokio_postgres::Client {
         let client = connect(&self.url).await;
@@ -74,24 +92,90 @@ impl TestSchema {
     }
 }
 
+/// A database of its own, for what the server counts by database. It goes when this is dropped.
+pub(crate) struct TestDatabase {
+    name: String,
+    server: String,
+    pub(crate) url: String,
+}
+
+impl TestDatabase {
+    pub(crate) async fn new() -> Self {
+        let (server, name) = (url(), format!("test_{}", Uuid::now_v7().simple()));
+        let sql = format!("CREATE DATABASE {name} TEMPLATE template0");
+        connect(&server).await.batch_execute(&sql).await.unwrap();
+        let end = server.find('?').unwrap_or(server.len());
+        let start = server[..end].rfind('/').unwrap() + 1;
+        let url = format!("{}{name}{}", &server[..start], &server[end..]);
+        Self { name, server, url }
+    }
+
+    /// How often the server has ended a transaction of this database for a deadlock, after all its connections are gone: what
+    /// one of them counts is known to others when it ends, at the latest.
+    pub(crate) async fn deadlocks(&self) -> i64 {
+        let client = connect(&self.server).await;
+        until("all connections to the database are gone", async || {
+            let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1";
+            let row = client.query_one(sql, &[&self.name]).await.unwrap();
+            row.get::<_, i64>(0) == 0
+        })
+        .await;
+        let sql = "SELECT deadlocks FROM pg_stat_database WHERE datname = $1";
+        client.query_one(sql, &[&self.name]).await.unwrap().get(0)
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        clean(self.server.clone(), sql);
+    }
+}
+
 impl Drop for TestSchema {
     fn drop(&mut self) {
-        let url = self.url.clone();
         let sql = format!("DROP SCHEMA IF EXISTS \"{}\" CASCADE", self.name);
-        // A test that failed may have lost its server: then there is nothing to clean.
-        let cleaning = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            runtime.ok()?.block_on(async {
-                let (client, connection) = tokio_postgres::connect(&url, NoTls).await.ok()?;
-                tokio::spawn(connection);
-                client.batch_execute("SET lock_timeout = '5s'").await.ok()?;
-                client.batch_execute(&sql).await.ok()
-            })
-        });
-        let _ = cleaning.join();
+        clean(self.url.clone(), sql);
     }
+}
+
+/// A test that failed may have lost its server: then there is nothing to clean.
+fn clean(url: String, sql: String) {
+    let cleaning = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.ok()?.block_on(async {
+            let (client, connection) = tokio_postgres::connect(&url, NoTls).await.ok()?;
+            tokio::spawn(connection);
+            client.batch_execute("SET lock_timeout = '5s'").await.ok()?;
+            client.batch_execute(&sql).await.ok()
+        })
+    });
+    let _ = cleaning.join();
+}
+
+/// A store with all that the conformance suite asks of its backend.
+pub(crate) fn harness(schema: TestSchema, storage: PostgresStorage) -> Harness {
+    let (url, name) = (schema.url.clone(), schema.name.clone());
+    Harness::new(storage)
+        .spawn_with(|future| drop(tokio::spawn(future)))
+        .fill_with(move |full| fill(url.clone(), name.clone(), full))
+        .keep(schema)
+}
+
+/// What the server says when the disk is full: here after a batch has written its first call, at its second.
+async fn fill(url: String, schema: String, full: bool) -> Result<(), StorageError> {
+    let sql = if full {
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no space left' USING ERRCODE = '53100'; END $$;
+         CREATE TRIGGER full_disk BEFORE INSERT ON stack_runs FOR EACH ROW WHEN (new.seq > 2) EXECUTE FUNCTION full_disk()"
+    } else {
+        "DROP TRIGGER full_disk ON stack_runs; DROP FUNCTION full_disk()"
+    };
+    let client = connect(&url).await;
+    let sql = format!("SET search_path TO \"{schema}\"; {sql}");
+    client.batch_execute(&sql).await.unwrap();
+    Ok(())
 }
 
 pub(crate) async fn connect(url: &str) -> tokio_postgres::Client {

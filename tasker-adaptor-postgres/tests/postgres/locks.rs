@@ -9,8 +9,8 @@ use tasker_adaptor::{
 use tasker_adaptor_postgres::PostgresStorage;
 
 use crate::kit::{
-    Held, NOW, TestSchema, assert_sound, begin, call, commit_one, dice, id, json, local, settled,
-    turn, until_blocked, worker,
+    Held, NOW, TestDatabase, TestSchema, assert_sound, begin, call, commit_one, dice, id, json,
+    local, settled, turn, until_blocked, worker,
 };
 
 type Committing = tokio::task::JoinHandle<Result<tasker_adaptor::TurnReceipt, CommitRefused>>;
@@ -44,9 +44,12 @@ async fn with_two_calls(
 #[tokio::test]
 async fn p1_a_suspend_that_waited_for_the_completer_sees_the_child() {
     let schema = TestSchema::new();
-    let storage = schema.storage().await;
-    let worker = worker(&storage).await;
-    let (held, [first, second]) = with_two_calls(&storage, worker).await;
+    suspend_waits_for_completer(&schema, &schema.storage().await).await;
+}
+
+pub(crate) async fn suspend_waits_for_completer(schema: &TestSchema, storage: &PostgresStorage) {
+    let worker = worker(storage).await;
+    let (held, [first, second]) = with_two_calls(storage, worker).await;
     let mut other = schema.client().await;
     let completer = other.transaction().await.unwrap();
     for row in [held.frame, second] {
@@ -64,14 +67,14 @@ async fn p1_a_suspend_that_waited_for_the_completer_sees_the_child() {
         .unwrap();
     let mut suspend = turn(held, vec![]);
     suspend.delivered = vec![local(first, 1)];
-    let suspending = committing(&storage, suspend);
+    let suspending = committing(storage, suspend);
     until_blocked(&schema.client().await, &schema.name, 1).await;
     completer.commit().await.unwrap();
     assert_eq!(
         suspending.await.unwrap().unwrap().status,
         StackStatus::PendingResume
     );
-    assert_sound(&storage).await;
+    assert_sound(storage).await;
 }
 
 #[tokio::test]
@@ -185,10 +188,13 @@ async fn p6_a_commit_that_waited_for_a_cancel_adds_nothing_to_the_run() {
 #[tokio::test]
 async fn p7_a_signal_and_the_wait_for_it_meet_whichever_is_first() {
     let schema = TestSchema::new();
-    let storage = schema.storage().await;
-    let worker = worker(&storage).await;
+    signal_and_wait_meet(&schema, &schema.storage().await).await;
+}
+
+pub(crate) async fn signal_and_wait_meet(schema: &TestSchema, storage: &PostgresStorage) {
+    let worker = worker(storage).await;
     for signal_first in [true, false] {
-        let held = begin(&storage, worker).await;
+        let held = begin(storage, worker).await;
         let wait = NewStackRun {
             id: StackRunId::from_uuid(id()),
             kind: MadeKind::Signal {
@@ -222,7 +228,7 @@ async fn p7_a_signal_and_the_wait_for_it_meet_whichever_is_first() {
             sent = Some(send());
             until_blocked(&client, &schema.name, 1).await;
         }
-        let waiting = committing(&storage, turn(held, vec![wait.clone()]));
+        let waiting = committing(storage, turn(held, vec![wait.clone()]));
         until_blocked(&client, &schema.name, 1 + i64::from(signal_first)).await;
         let sent = sent.unwrap_or_else(send);
         until_blocked(&client, &schema.name, 2).await;
@@ -231,13 +237,14 @@ async fn p7_a_signal_and_the_wait_for_it_meet_whichever_is_first() {
         waiting.await.unwrap().unwrap();
         let frame = storage.stack_run(held.frame).await.unwrap().unwrap();
         assert_eq!(frame.status, StackStatus::PendingResume);
-        assert_sound(&storage).await;
+        assert_sound(storage).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn p8_completers_and_commits_of_the_same_frames_end_in_no_deadlock() {
-    let schema = TestSchema::new();
+    let database = TestDatabase::new().await;
+    let schema = TestSchema::at(database.url.clone());
     let storage = schema.storage().await;
     let worker = worker(&storage).await;
     let client = schema.client().await;
@@ -261,7 +268,8 @@ async fn p8_completers_and_commits_of_the_same_frames_end_in_no_deadlock() {
             .iter()
             .map(|(_, [_, second])| settled(*second, worker, Epoch(1)))
             .collect();
-        ends.sort_by_key(|_| dice());
+        // The key is thrown once a call: a key of its own at each comparison is no order.
+        ends.sort_by_cached_key(|_| dice());
         let finisher = storage.clone();
         tasks.push(tokio::spawn(async move {
             let answers = finisher.finish_calls(Arc::from(ends), NOW).await.unwrap();
@@ -286,4 +294,6 @@ async fn p8_completers_and_commits_of_the_same_frames_end_in_no_deadlock() {
         )
         .await;
     assert_eq!(waiting.unwrap().get::<_, i64>(0), 0);
+    drop((storage, client));
+    assert_eq!(database.deadlocks().await, 0);
 }

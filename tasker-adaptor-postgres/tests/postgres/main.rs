@@ -1,6 +1,8 @@
 //! Tasker on a real PostgreSQL server. `.config/postgres.sh run` starts one; without it every test fails and says so.
 
 #[cfg(test)]
+mod conflicts;
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod exact;
@@ -10,6 +12,8 @@ mod faults;
 mod held;
 #[cfg(test)]
 mod hints;
+#[cfg(test)]
+mod isolation;
 #[cfg(test)]
 mod kit;
 #[cfg(test)]

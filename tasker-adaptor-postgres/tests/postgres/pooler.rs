@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use tasker_adaptor::conformance::{CASES, Harness, run_case};
+use tasker_adaptor::conformance::{CASES, run_case};
 use tasker_adaptor::{Hint, RunStore as _, Watch as _};
 use tasker_adaptor_postgres::{Pooler, PostgresStorage};
 
-use crate::kit::{NOW, PATIENCE, Served, TestSchema, new_run};
+use crate::kit::{NOW, PATIENCE, Served, TestSchema, harness, new_run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_suite_holds_behind_a_transaction_pooler() {
@@ -20,10 +20,7 @@ async fn the_suite_holds_behind_a_transaction_pooler() {
             .pooler(Pooler::On)
             .poll_interval(Duration::from_millis(50));
         let storage = options.connect().await.unwrap();
-        let harness = Harness::new(storage)
-            .spawn_with(|future| drop(tokio::spawn(future)))
-            .effort(1)
-            .keep(schema);
+        let harness = harness(schema, storage).effort(1);
         run_case(case.name, harness, |kit| (case.run)(kit)).await;
     }
     bouncer.stop().await;

@@ -14,13 +14,13 @@ async fn an_adaptor_that_may_not_migrate_says_what_is_missing_and_takes_what_was
     let refused = schema.options().migrate(false).connect().await.unwrap_err();
     let StorageError::MigrationNeeded {
         found: 0,
-        needed: 3,
+        needed: 4,
         missing,
     } = &refused
     else {
         panic!("{refused}");
     };
-    assert!(missing.contains("0001_first") && missing.contains("0003_hot"));
+    assert!(missing.contains("0001_first") && missing.contains("0004_lists"));
     let client = connect(&schema.url).await;
     let sql = "SELECT 1 FROM pg_namespace WHERE nspname = $1";
     let there = client.query_opt(sql, &[&schema.name]).await.unwrap();
@@ -48,7 +48,7 @@ async fn a_newer_schema_is_left_alone() {
         .unwrap();
     let refused = schema.options().connect().await.unwrap_err();
     assert!(
-        matches!(refused, StorageError::NewerSchema { found: 7, known: 3 }),
+        matches!(refused, StorageError::NewerSchema { found: 7, known: 4 }),
         "{refused}"
     );
 }
@@ -65,7 +65,7 @@ async fn processes_that_start_together_migrate_once() {
         .query_one("SELECT count(*) FROM tasker_schema", &[])
         .await
         .unwrap();
-    assert_eq!(row.get::<_, i64>(0), 3);
+    assert_eq!(row.get::<_, i64>(0), 4);
 }
 
 /// As on Supabase: roles of the API, and default privileges that would let them in.
@@ -141,7 +141,7 @@ async fn a_role_that_is_not_the_owner_works_with_what_the_guide_grants_it() {
     let schema = TestSchema::new();
     let client = as_on_supabase(&schema).await;
     drop(schema.storage().await);
-    let url = format!("{}&options=-c%20role%3Dtasker_app", schema.url);
+    let url = schema.url_with("role%3Dtasker_app");
     let as_app = async || schema.options_at(&url).migrate(false).connect().await;
     let refused = as_app().await.unwrap_err();
     assert!(

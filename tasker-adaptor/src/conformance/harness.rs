@@ -19,6 +19,7 @@ type Fill = Arc<dyn Fn(bool) -> BoxFuture<'static, Result<(), StorageError>> + S
 /// async fn fresh() -> Harness {
 ///     Harness::new(MemoryStorage::new())
 ///         .spawn_with(|future| drop(tokio::spawn(future)))
+///         .lacks(&["batch_over_full_store"])
 ///         .effort(100)
 /// }
 /// ```
@@ -27,6 +28,7 @@ pub struct Harness {
     storage: Arc<dyn Storage>,
     spawn: Option<Spawn>,
     fill: Option<Fill>,
+    lacks: &'static [&'static str],
     percent: usize,
     kept: Arc<Vec<Box<dyn Any + Send + Sync>>>,
 }
@@ -43,6 +45,7 @@ impl Harness {
             storage,
             spawn: None,
             fill: None,
+            lacks: &[],
             percent: 5,
             kept: Arc::default(),
         }
@@ -59,14 +62,21 @@ impl Harness {
         self
     }
 
-    /// How to make the store full (`true`: no page more than it has now) and roomy again (`false`). Without it
-    /// `batch_over_full_store` is reported as unsupported.
+    /// How to make the store full (`true`: no page more than it has now) and roomy again (`false`). Who cannot offer it says so
+    /// by [`lacks`](Self::lacks) of `batch_over_full_store`.
     #[must_use]
     pub fn fill_with<F>(mut self, fill: impl Fn(bool) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<(), StorageError>> + Send + 'static,
     {
         self.fill = Some(Arc::new(move |full| Box::pin(fill(full))));
+        self
+    }
+
+    /// Names of the cases that this backend answers with `Unsupported`: each of them must, and no other may.
+    #[must_use]
+    pub fn lacks(mut self, cases: &'static [&'static str]) -> Self {
+        self.lacks = cases;
         self
     }
 
@@ -99,6 +109,11 @@ impl Harness {
     /// The store.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
+    }
+
+    /// Whether this case is to answer `Unsupported`.
+    pub(super) fn lacks_case(&self, name: &str) -> bool {
+        self.lacks.contains(&name)
     }
 
     /// Makes the store full or roomy.
