@@ -479,13 +479,14 @@ fn nothing_is_left_behind() {
     assert_eq!(runtime.free_by_quickjs(), 0);
 }
 
+/// By texts that no reserve holds.
 #[test]
 fn refused_memory_ends_the_frame() {
     let many = format!(
         "[{}]",
-        vec![r#"{"id":1,"né":[1.5,"a text of some length"]}"#; 300].join(",")
+        vec![r#"{"id":1,"né":[1.5,"a text of some length"]}"#; 20_000].join(",")
     );
-    let long = format!("[\"{}\"]", "x".repeat(50_000));
+    let long = format!("[\"{}\"]", "x".repeat(5_000_000));
     for text in [&many, &long] {
         for room in (0..40_000).step_by(1_111) {
             let runtime = runtime();
