@@ -5,7 +5,7 @@
 //! of the turn that made the call · what is not known to have been written is sent again as it is.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use futures::future::{BoxFuture, FutureExt};
 use tasker_adaptor::{
@@ -278,6 +278,13 @@ pub(crate) struct Draining {
 /// Messages taken at one time.
 const MESSAGES: usize = 1_024;
 
+/// How often the core looks for a message before it sleeps, while one turn is all there is: some 40 µs.
+const LOOKS: u32 = 600;
+
+/// Looking takes a processor from nobody who could use it for the turn.
+static HAS_PROCESSORS: LazyLock<bool> =
+    LazyLock::new(|| std::thread::available_parallelism().is_ok_and(|count| count.get() > 1));
+
 impl Core {
     /// Takes messages until the engine stops.
     pub(crate) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Message>) {
@@ -291,6 +298,7 @@ impl Core {
                 let pause = next.saturating_sub(self.shared.clock.monotonic_ms()).max(0);
                 wake = (next, self.shared.clock.sleep(pause as u64));
             }
+            self.look_out(&inbox);
             let taken = tokio::select! {
                 biased;
                 () = self.shared.stop.cancelled() => break,
@@ -307,6 +315,20 @@ impl Core {
             }
         }
         self.close().await;
+    }
+
+    /// Looks for a message a little longer before this thread sleeps, when all that there is to wait for is one turn of one frame: most
+    /// turns are shorter than it takes to put a thread to sleep and to wake it. It is bounded, so a long turn costs no more than that.
+    fn look_out(&self, inbox: &mpsc::UnboundedReceiver<Message>) {
+        let one_turn = self.active() == 1 && self.threads.turns_on_threads() == 1;
+        if !one_turn || !*HAS_PROCESSORS {
+            return;
+        }
+        let mut looks = 0;
+        while looks < LOOKS && inbox.is_empty() {
+            looks += 1;
+            std::hint::spin_loop();
+        }
     }
 
     fn handle(&mut self, message: Message) {

@@ -135,6 +135,12 @@ impl VmThreads {
         0
     }
 
+    /// Pieces of work that threads of this process have and have not reported.
+    pub(crate) fn turns_on_threads(&self) -> usize {
+        let threads = &self.homes[..self.first_process()];
+        threads.iter().map(|home| home.sent).sum()
+    }
+
     /// The homes in which this frame may live.
     fn homes_for(&self, start: &VmStart) -> Range<usize> {
         let program = &start.program;
