@@ -63,8 +63,8 @@ async fn the_work_of_a_killed_engine_goes_on_within_a_lease() {
     println!(
         "{held} rows of the killed engine were free after {free:.2?}, with a lease of {lease:?}"
     );
-    // The lease runs out at most its length after the last heartbeat; the others look six times a lease.
-    assert!(free < lease * 7 / 6 + Duration::from_secs(1), "{free:?}");
+    // Five sixths of a lease are written at a heartbeat, and the others look every sixth; a second for a busy machine.
+    assert!(free < lease + Duration::from_secs(1), "{free:?}");
     cluster.all_end(&runs).await;
     cluster.workers.remove(0);
     cluster.end(Some(victim)).await;
