@@ -61,6 +61,15 @@ pub async fn recover_5k(size: Size) -> Result<Figure, Problem> {
     asked.recv().await.ok_or("the service is gone")?;
     first.shutdown_within(100).await?;
     drop(first);
+    // The file alone is copied: nothing of it may be left in its log, whoever still holds it open.
+    let busy: u32 = rusqlite::Connection::open(&path)?.query_row(
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+        [],
+        |row| row.get(0),
+    )?;
+    if busy != 0 {
+        return Err("the log of the first engine could not be copied back".into());
+    }
     let (mut values, mut floors) = (Vec::new(), Vec::new());
     for round in 0..size.rounds() {
         // Each takes up a copy of the file as the first engine has left it.
