@@ -515,10 +515,8 @@ impl Worker {
             return false;
         }
         let log = self.log.touched();
-        let ours = self.seen_log.is_none();
-        let untouched = !ours && self.seen_log == log;
-        self.seen_log = log;
-        if ours || !untouched {
+        let seen = std::mem::replace(&mut self.seen_log, log);
+        if seen.is_none() || seen != log {
             self.looks_to_do = WHOLE_LOOKS;
         }
         let may_save = rests && self.looks_to_do == 0 && self.looks_saved < SAVED_LOOKS;
@@ -541,7 +539,8 @@ impl Worker {
         if other {
             let _ = self.hints.send(Hint::Any);
         }
-        other || (!ours && !untouched)
+        // The log after a write of our own is nobody else's.
+        other || (seen.is_some() && seen != log)
     }
 }
 

@@ -5,8 +5,8 @@ use tasker_adaptor_postgres::PostgresStorage;
 use tokio_postgres::Client;
 
 use crate::kit::{
-    NOW, TestDatabase, TestSchema, assert_sound, begin, call, commit_one, turn, until_blocked,
-    worker,
+    NOW, TestDatabase, TestSchema, assert_sound, begin, call, commit_one, lock_row, turn,
+    until_blocked, worker,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,9 +21,7 @@ async fn a_commit_that_loses_a_deadlock_is_tried_again() {
     let never = "SET deadlock_timeout = '10min'";
     other.batch_execute(never).await.unwrap();
     let cycle = other.transaction().await.unwrap();
-    let (run, frame) = (held.run.as_uuid(), held.frame.as_uuid());
-    let frame_lock = "SELECT 1 FROM stack_runs WHERE id = $1 FOR UPDATE";
-    cycle.execute(frame_lock, &[&frame]).await.unwrap();
+    lock_row(&cycle, "stack_runs", held.frame.as_uuid()).await;
     // The commit has its run, and waits for the frame.
     let committing = {
         let (storage, turn) = (storage.clone(), turn(held, vec![call(true)]));
@@ -31,8 +29,7 @@ async fn a_commit_that_loses_a_deadlock_is_tried_again() {
     };
     let client = schema.client().await;
     until_blocked(&client, &schema.name, 1).await;
-    let run_lock = "SELECT 1 FROM task_runs WHERE id = $1 FOR UPDATE";
-    cycle.execute(run_lock, &[&run]).await.unwrap();
+    lock_row(&cycle, "task_runs", held.run.as_uuid()).await;
     cycle.commit().await.unwrap();
     let receipt = committing.await.unwrap().unwrap().unwrap();
     assert!(!receipt.already_applied);
@@ -53,8 +50,7 @@ async fn of_two_reapers_that_bury_each_other_one_lives() {
     let reapers = [worker(&storage).await, worker(&storage).await];
     let mut other = schema.client().await;
     let held = other.transaction().await.unwrap();
-    let lock = "SELECT 1 FROM workers WHERE id = $1 FOR UPDATE";
-    held.execute(lock, &[&gate.as_uuid()]).await.unwrap();
+    lock_row(&held, "workers", gate.as_uuid()).await;
     let reap = |by: WorkerId| {
         let storage = storage.clone();
         let later = NOW.plus_millis(60_001);

@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 
 use crate::kit::{
     Held, NOW, PATIENCE, Served, TestSchema, assert_sound, begin, call, claim, commit_one, connect,
-    json, local, new_run, settled, turn, until, until_blocked, worker,
+    json, local, lock_row, new_run, settled, turn, until, until_blocked, worker,
 };
 use crate::proxy::{Cut, Proxy};
 
@@ -196,12 +196,7 @@ async fn a_commit_whose_backend_is_killed_in_the_midst_is_unavailable_and_sent_a
     let held = begin(&storage, worker).await;
     let mut other = schema.client().await;
     let lock = other.transaction().await.unwrap();
-    lock.execute(
-        "SELECT 1 FROM stack_runs WHERE id = $1 FOR UPDATE",
-        &[&held.frame.as_uuid()],
-    )
-    .await
-    .unwrap();
+    lock_row(&lock, "stack_runs", held.frame.as_uuid()).await;
     let first = turn(held, vec![call(true)]);
     let committing = {
         let (storage, first) = (storage.clone(), first.clone());
@@ -278,12 +273,7 @@ async fn a_future_that_is_dropped_leaves_no_transaction_behind() {
     let held = begin(&storage, worker).await;
     let mut other = schema.client().await;
     let lock = other.transaction().await.unwrap();
-    lock.execute(
-        "SELECT 1 FROM stack_runs WHERE id = $1 FOR UPDATE",
-        &[&held.frame.as_uuid()],
-    )
-    .await
-    .unwrap();
+    lock_row(&lock, "stack_runs", held.frame.as_uuid()).await;
     let first = turn(held, vec![call(true)]);
     for _ in 0..4 {
         let given_up = tokio::time::timeout(
@@ -314,12 +304,7 @@ async fn a_statement_timeout_of_the_server_is_an_error_that_may_be_tried_again()
     let held = begin(&storage, worker).await;
     let mut other = schema.client().await;
     let lock = other.transaction().await.unwrap();
-    lock.execute(
-        "SELECT 1 FROM stack_runs WHERE id = $1 FOR UPDATE",
-        &[&held.frame.as_uuid()],
-    )
-    .await
-    .unwrap();
+    lock_row(&lock, "stack_runs", held.frame.as_uuid()).await;
     let error = commit_one(&storage, turn(held, vec![call(true)]))
         .await
         .unwrap_err();

@@ -17,7 +17,7 @@ use tasker_adaptor::{
 use tasker_adaptor_postgres::{Pooler, PostgresOptions, PostgresStorage};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio_postgres::NoTls;
+use tokio_postgres::{NoTls, Transaction};
 use uuid::Uuid;
 
 /// How long a test waits for something before it says that it did not come.
@@ -193,6 +193,12 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl 
     };
     let waited = tokio::time::timeout(PATIENCE, looking).await;
     assert!(waited.is_ok(), "waited in vain until {what}");
+}
+
+/// Has this row until the transaction ends.
+pub(crate) async fn lock_row(transaction: &Transaction<'_>, table: &str, id: Uuid) {
+    let sql = format!("SELECT 1 FROM {table} WHERE id = $1 FOR UPDATE");
+    transaction.execute(&sql, &[&id]).await.unwrap();
 }
 
 /// Waits until a statement of another connection to this schema waits for a lock.

@@ -10,7 +10,7 @@ use tasker_adaptor_postgres::PostgresStorage;
 
 use crate::kit::{
     Held, NOW, TestDatabase, TestSchema, assert_sound, begin, call, commit_one, dice, id, json,
-    local, settled, turn, until_blocked, worker,
+    local, lock_row, settled, turn, until_blocked, worker,
 };
 
 type Committing = tokio::task::JoinHandle<Result<tasker_adaptor::TurnReceipt, CommitRefused>>;
@@ -53,13 +53,7 @@ pub(crate) async fn suspend_waits_for_completer(schema: &TestSchema, storage: &P
     let mut other = schema.client().await;
     let completer = other.transaction().await.unwrap();
     for row in [held.frame, second] {
-        completer
-            .execute(
-                "SELECT 1 FROM stack_runs WHERE id = $1 FOR UPDATE",
-                &[&row.as_uuid()],
-            )
-            .await
-            .unwrap();
+        lock_row(&completer, "stack_runs", row.as_uuid()).await;
     }
     completer
         .execute("UPDATE stack_runs SET status = 'completed', outcome = '2', owner = NULL, settled_at = 0 WHERE id = $1", &[&second.as_uuid()])
@@ -85,13 +79,7 @@ async fn p4_a_commit_that_waited_for_the_reaper_finds_its_worker_dead() {
     let held = begin(&storage, worker).await;
     let mut other = schema.client().await;
     let reaper = other.transaction().await.unwrap();
-    reaper
-        .execute(
-            "SELECT 1 FROM workers WHERE id = $1 FOR UPDATE",
-            &[&worker.as_uuid()],
-        )
-        .await
-        .unwrap();
+    lock_row(&reaper, "workers", worker.as_uuid()).await;
     reaper
         .execute(
             "UPDATE workers SET state = 'dead' WHERE id = $1",
@@ -163,12 +151,7 @@ async fn p6_a_commit_that_waited_for_a_cancel_adds_nothing_to_the_run() {
     let held = begin(&storage, worker).await;
     let mut other = schema.client().await;
     let gate = other.transaction().await.unwrap();
-    gate.execute(
-        "SELECT 1 FROM stack_runs WHERE id = $1 FOR UPDATE",
-        &[&held.frame.as_uuid()],
-    )
-    .await
-    .unwrap();
+    lock_row(&gate, "stack_runs", held.frame.as_uuid()).await;
     // The cancel has the run and waits for its row; the commit waits for the run.
     let cancel = {
         let storage = storage.clone();
@@ -205,12 +188,7 @@ pub(crate) async fn signal_and_wait_meet(schema: &TestSchema, storage: &Postgres
         let mut other = schema.client().await;
         let client = schema.client().await;
         let gate = other.transaction().await.unwrap();
-        gate.execute(
-            "SELECT 1 FROM task_runs WHERE id = $1 FOR UPDATE",
-            &[&held.run.as_uuid()],
-        )
-        .await
-        .unwrap();
+        lock_row(&gate, "task_runs", held.run.as_uuid()).await;
         let signal = NewSignal {
             id: id(),
             run: held.run,
