@@ -8,7 +8,7 @@ use tasker_adaptor::{MAX_LEASE_MS, RunStatus, Storage};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::calls::Permits;
+use super::asking::{Asker, Permits, Slow};
 use super::cleaner;
 use super::clock::{Clock, EngineClock};
 use super::core::{Core, Message, Shared};
@@ -286,6 +286,11 @@ async fn start_core(
         name: shared.options.worker_name.clone(),
     };
     heartbeat.register().await?;
+    let asker = Asker {
+        shared: Arc::clone(shared),
+        held: lease.clone(),
+        core: me.clone(),
+    };
     let tools = Arc::new(ToolNames::new(shared.services.names_and_styles()));
     let now = shared.clock.monotonic_ms();
     Ok(Core {
@@ -301,6 +306,9 @@ async fn start_core(
         totals: RunTotals::default(),
         preparing: HashMap::new(),
         calls: HashMap::new(),
+        asks: Vec::new(),
+        slow: Slow::default(),
+        asker,
         idle: BTreeSet::new(),
         timers: BTreeSet::new(),
         events: VecDeque::new(),

@@ -1,59 +1,32 @@
-//! Asking services: what is asked, with what, for how long, and what its answer becomes.
+//! Calls: which are asked now, and what their answers become.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tasker_adaptor::{
     BlockedReason, CallEnd, CallFinish, CallSeq, ClaimedCall, Epoch, Failure, Json, Lease, Outcome,
-    RunContext, StackRun, StackRunId, TaskName, TaskRunId,
+    StackRunId, TaskRunId,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
-use super::EngineError;
-use super::call_logs::with_log;
-use super::core::{Answer, Asked, Core, Message, Shared};
-use super::lease::LeaseClock;
-use super::programs::Loaded;
+use super::asking::{Answer, Answered, Asking};
+use super::core::{Asked, Core, Shared};
 use super::stats::Counted;
 use crate::limits::{Limit, check_payload};
-use crate::run::{EXECUTE, Event, Ready, ReadySource, TASKS};
-use crate::service::chain::{links, method};
-use crate::service::{
-    CallLog, Reconciled, ResolvedPolicy, ServiceCall, ServiceError, UnknownOutcome,
-};
-use crate::task::NotGranted;
-
-/// A call that is about to be asked.
-pub(crate) struct Asking {
-    pub(crate) id: StackRunId,
-    pub(crate) frame: StackRunId,
-    pub(crate) seq: CallSeq,
-    pub(crate) run: TaskRunId,
-    pub(crate) lease: Lease,
-    pub(crate) attempt: u32,
-    pub(crate) in_doubt: bool,
-    /// Its last try: no other such call is asked beside it.
-    pub(crate) alone: bool,
-    pub(crate) service: String,
-    pub(crate) path: String,
-    pub(crate) args: Json,
-    /// With what its task gave.
-    pub(crate) policy: ResolvedPolicy,
-    pub(crate) context: Arc<RunContext>,
-    /// Code of the frame that made it; `None` when the frame is not here and its row must be read for the grants.
-    pub(crate) loaded: Option<Arc<Loaded>>,
-    pub(crate) depth: u32,
-    /// The turn that made it, or the run when the turn is not here.
-    pub(crate) span: tracing::Span,
-}
+use crate::run::{Event, Ready, ReadySource};
+use crate::service::{ResolvedPolicy, ServiceError, UnknownOutcome};
 
 impl Core {
-    /// Asks, in a task of its own.
-    pub(crate) fn ask(&mut self, asking: Asking) {
+    /// Asks, with the others of this tick.
+    pub(crate) fn ask(&mut self, mut asking: Asking) {
+        asking.span = tracing::info_span!(
+            parent: &asking.span,
+            "tasker.call",
+            service = %asking.service,
+            method = %asking.path,
+            attempt = asking.attempt,
+            run_id = %asking.run,
+        );
         let policy = &asking.policy;
-        let token = CancellationToken::new();
         self.calls.insert(
             asking.id,
             Asked {
@@ -64,49 +37,24 @@ impl Core {
                 attempt: asking.attempt,
                 service: asking.service.clone(),
                 path: asking.path.clone(),
-                token: token.clone(),
+                token: asking.token.clone(),
                 record_at_once: policy.unknown_outcome == UnknownOutcome::Block,
                 retry: policy.retry.clone(),
                 detached: asking.context.ended,
                 alone: asking.alone,
             },
         );
-        let shared = Arc::clone(&self.shared);
-        let held = self.lease.clone();
-        let span = tracing::info_span!(
-            parent: &asking.span,
-            "tasker.call",
-            service = %asking.service,
-            method = %asking.path,
-            attempt = asking.attempt,
-            run_id = %asking.run,
-        );
-        self.spawn(
-            async move {
-                let (call, lease) = (asking.id, asking.lease);
-                let permit =
-                    shared
-                        .permits
-                        .of(&asking.service, &asking.path, asking.policy.concurrency);
-                let _permit = tokio::select! {
-                    permit = permit => permit,
-                    () = token.cancelled() => None,
-                };
-                let under_way = shared.hub.counts.asking();
-                let answer = perform(&shared, &held, asking, token).await;
-                drop(under_way);
-                Some(Message::Answered {
-                    call,
-                    lease,
-                    answer,
-                })
-            }
-            .instrument(span),
-        );
+        self.asks.push(asking);
     }
 
     /// An attempt ended.
-    pub(crate) fn answered(&mut self, call: StackRunId, lease: Lease, answer: Answer) {
+    pub(crate) fn answered(&mut self, answered: Answered) {
+        let Answered {
+            call,
+            lease,
+            answer,
+            at_once,
+        } = answered;
         if self
             .calls
             .get(&call)
@@ -118,6 +66,7 @@ impl Core {
         let Some(asked) = self.calls.remove(&call) else {
             return;
         };
+        self.slow.note(&asked.service, &asked.path, at_once);
         let counted = match &answer {
             Answer::Service(Ok(_)) => Some(Counted::CallAnswered),
             Answer::Service(Err(_)) => Some(Counted::CallFailed),
@@ -287,6 +236,7 @@ impl Core {
             loaded,
             depth: row.depth,
             span,
+            token: CancellationToken::new(),
         });
     }
 
@@ -376,232 +326,6 @@ impl Asked {
             && self.attempt < self.retry.attempts
             && self.retry.retries_error(error)
     }
-}
-
-/// Bounds how many calls of a method are asked at one time in this engine.
-#[derive(Default)]
-pub(crate) struct Permits {
-    methods: Mutex<HashMap<(String, String), Arc<Semaphore>>>,
-}
-
-impl Permits {
-    /// Waits for its turn; at once when the method has no bound.
-    fn of(
-        &self,
-        service: &str,
-        path: &str,
-        bound: Option<u32>,
-    ) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send + use<> {
-        let semaphore = bound.map(|bound| {
-            let mut methods = self.methods.lock().unwrap_or_else(PoisonError::into_inner);
-            let method = (service.to_owned(), path.to_owned());
-            let new = || Arc::new(Semaphore::new(bound.max(1) as usize));
-            Arc::clone(methods.entry(method).or_insert_with(new))
-        });
-        async move {
-            match semaphore {
-                Some(semaphore) => semaphore.acquire_owned().await.ok(),
-                None => None,
-            }
-        }
-    }
-}
-
-/// One attempt, under its time limits.
-async fn perform(
-    shared: &Shared,
-    held: &LeaseClock,
-    asking: Asking,
-    token: CancellationToken,
-) -> Answer {
-    if asking.service == TASKS && asking.path == EXECUTE {
-        return Answer::Service(Err(no_such_task(shared, &asking)));
-    }
-    match granted(shared, &asking).await {
-        Some(Ok(())) => {}
-        Some(Err(error)) => return Answer::Service(Err(error)),
-        None => return Answer::NotAsked,
-    }
-    let policy = &asking.policy;
-    let now = shared.clock.now();
-    let own = policy
-        .timeout_ms
-        .map(|ms| now.plus_millis(i64::try_from(ms).unwrap_or(i64::MAX)));
-    let deadline = [own, asking.context.deadline].into_iter().flatten().min();
-    if deadline.is_some_and(|deadline| deadline <= now) {
-        return Answer::Service(Err(ServiceError::timeout(format!(
-            "{}.{} was not asked: the deadline of the run has passed",
-            asking.service, asking.path
-        ))));
-    }
-    let chain = match links(&asking.path, &asking.args) {
-        Ok(chain) => chain,
-        Err(error) => return Answer::Service(Err(ServiceError::validation(error))),
-    };
-    let call = ServiceCall {
-        service: asking.service.as_str().into(),
-        chain: chain.into(),
-        task: asking.context.task.clone(),
-        task_run: Some(asking.run),
-        stack_run: Some(asking.id),
-        attempt: asking.attempt,
-        idempotency_key: asking.id.to_string().into(),
-        correlation_id: asking.context.correlation_id.as_deref().map(Arc::from),
-        traceparent: asking.context.traceparent.as_deref().map(Arc::from),
-        deadline,
-        cancellation: token.clone(),
-        log: CallLog::default(),
-        services: shared.services.clone(),
-        depth: 0,
-    };
-    let log = call.log.clone();
-    // In a box: each of the futures around it would carry the room for it once more.
-    let work = Box::pin(async {
-        if asking.in_doubt {
-            match policy.unknown_outcome {
-                UnknownOutcome::Retry => {}
-                UnknownOutcome::Block => return Answer::Unknown,
-                UnknownOutcome::Reconcile => match Box::pin(shared.services.reconcile(&call)).await
-                {
-                    Ok(Reconciled::Happened(value)) => return Answer::Service(Ok(value)),
-                    Ok(Reconciled::DidNotHappen) => {}
-                    Ok(Reconciled::Unknown) => return Answer::Unknown,
-                    Err(error) => return Answer::NotReconciled(error),
-                },
-            }
-        }
-        // E7: right before the question, after all that had to be waited for. A lease that is not surely held means: ask nothing.
-        if !held.is_held() {
-            return Answer::NotAsked;
-        }
-        Answer::Service(shared.services.invoke(call).await)
-    });
-    let too_late = async {
-        match deadline {
-            Some(deadline) => {
-                shared
-                    .clock
-                    .sleep(deadline.millis_since(now).max(0) as u64)
-                    .await;
-            }
-            None => std::future::pending().await,
-        }
-    };
-    let asked = async {
-        if token.is_cancelled() {
-            return Answer::Service(Err(cancelled(&asking)));
-        }
-        tokio::select! {
-            // A service that answers at once is what a busy engine sees most: the others are not even waited for.
-            biased;
-            answer = work => answer,
-            () = token.cancelled() => Answer::Service(Err(cancelled(&asking))),
-            () = too_late => {
-                token.cancel();
-                Answer::Service(Err(ServiceError::timeout(format!(
-                    "{}.{} did not answer in time{}; whether it happened is not known",
-                    asking.service,
-                    asking.path,
-                    policy.timeout_ms.map(|ms| format!(" ({ms} ms)")).unwrap_or_default(),
-                ))))
-            }
-            () = shared.stop.cancelled() => {
-                token.cancel();
-                Answer::NotAsked
-            }
-        }
-    };
-    with_log(shared, (asking.run, asking.frame), &log, asked).await
-}
-
-fn cancelled(asking: &Asking) -> ServiceError {
-    ServiceError::timeout(format!("{}.{} was cancelled", asking.service, asking.path))
-        .with_code("CANCELLED")
-}
-
-/// Private services, and methods where a task has a list of them, are for tasks that were granted them. `None`: the engine stops.
-async fn granted(shared: &Shared, asking: &Asking) -> Option<Result<(), ServiceError>> {
-    let loaded = match &asking.loaded {
-        Some(loaded) => Arc::clone(loaded),
-        None => match Box::pin(code_of(shared, asking)).await? {
-            Ok(loaded) => loaded,
-            Err(why) => {
-                return Some(Err(ServiceError::authorization(format!(
-                    "{}.{} was not asked: what this task was granted cannot be read: {why}",
-                    asking.service, asking.path
-                ))));
-            }
-        },
-    };
-    let private = shared.services.is_private(&asking.service);
-    let (service, method) = (&*asking.service, method(&asking.path));
-    let allowed = loaded.options.allows(service, &method, private);
-    Some(allowed.map_err(|why| {
-        ServiceError::authorization(match why {
-            NotGranted::Service => format!(
-                "the service {service} is private and was not granted to this task: name it in the grants when the task is published"
-            ),
-            NotGranted::Method => format!(
-                "this task was granted some methods of {service}, and {method} is none of them: add it with grant_methods when the task is published"
-            ),
-        })
-    }))
-}
-
-/// The code of the frame that made the call, or why it cannot be had. `None`: the engine stops.
-async fn code_of(shared: &Shared, asking: &Asking) -> Option<Result<Arc<Loaded>, String>> {
-    loop {
-        let error = match read_code_of(shared, asking).await {
-            Ok(Some(loaded)) => return Some(Ok(loaded)),
-            Ok(None) => return Some(Err("its code is gone".to_owned())),
-            Err(EngineError::Storage(error)) if error.is_retryable() => error,
-            Err(error) => return Some(Err(error.to_string())),
-        };
-        tracing::warn!(%error, "the grants of a task could not be read; it is tried again");
-        tokio::select! {
-            () = shared.clock.sleep(200) => {}
-            () = shared.stop.cancelled() => return None,
-        }
-    }
-}
-
-async fn read_code_of(
-    shared: &Shared,
-    asking: &Asking,
-) -> Result<Option<Arc<Loaded>>, EngineError> {
-    let context = &asking.context;
-    // The root frame runs what the run is pinned to; of a nested one its row says what.
-    let frame = match asking.depth {
-        0 => None,
-        _ => shared.storage.stack_run(asking.frame).await?,
-    };
-    match frame {
-        Some(StackRun {
-            path,
-            version: Some(version),
-            ..
-        }) => shared.programs.load(&TaskName::new(path), &version).await,
-        _ => shared.programs.load(&context.task, &context.version).await,
-    }
-}
-
-fn no_such_task(shared: &Shared, asking: &Asking) -> ServiceError {
-    let name: String = asking
-        .args
-        .to::<Vec<Json>>()
-        .ok()
-        .and_then(|args| args.first().and_then(|name| name.to().ok()))
-        .unwrap_or_default();
-    let limits = &shared.options.limits;
-    if asking.depth >= limits.depth {
-        let failure = Limit::Depth.failure(limits);
-        return ServiceError::validation(format!("task {name:?} was not run: {}", failure.message))
-            .with_code(Limit::Depth.as_str());
-    }
-    ServiceError::not_found(format!(
-        "task {name:?} is not published; publish it, then run the caller again"
-    ))
-    .with_code("TASK_NOT_FOUND")
 }
 
 fn answer_too_large(asked: &Asked, limit: Limit, shared: &Shared) -> Failure {

@@ -5,7 +5,9 @@
 //! of the turn that made the call · what is not known to have been written is sent again as it is.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use tasker_adaptor::{
@@ -17,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::calls::Permits;
+use super::asking::{Answered, Asker, Asking, Permits, Slow};
 use super::clock::EngineClock;
 use super::frames::HotFrame;
 use super::hub::Hub;
@@ -30,14 +32,15 @@ use super::programs::Programs;
 use super::threads::{VmKey, VmReport, VmThreads};
 use super::totals::RunTotals;
 use crate::run::Event;
-use crate::service::{RetryPolicy, ServiceError, Services};
+use crate::service::{RetryPolicy, Services};
 use crate::vm::ToolNames;
-use tasker_adaptor::Json;
 
 /// What the core is told.
 pub(crate) enum Message {
     /// A VM did something.
     Vm(VmReport),
+    /// VMs on threads did something: their reports are there to be taken.
+    VmsReported,
     /// A batch of turns was answered.
     Committed {
         turns: Arc<[TurnCommit]>,
@@ -83,12 +86,8 @@ pub(crate) enum Message {
         frame: StackRunId,
         claimed: Option<Box<ClaimedFrame>>,
     },
-    /// A service answered.
-    Answered {
-        call: StackRunId,
-        lease: Lease,
-        answer: Answer,
-    },
+    /// Attempts at calls ended.
+    Answered(Vec<Answered>),
     /// Rows that this worker owns.
     Owned {
         rows: Vec<OwnedRow>,
@@ -122,18 +121,6 @@ pub(crate) enum Message {
         deadline_ms: u64,
         done: oneshot::Sender<()>,
     },
-}
-
-/// What became of an attempt at a call.
-pub(crate) enum Answer {
-    /// The service answered.
-    Service(Result<Json, ServiceError>),
-    /// Nobody can say what became of an earlier attempt, and the policy is to ask nobody.
-    Unknown,
-    /// The service could not be asked what became of an earlier attempt.
-    NotReconciled(ServiceError),
-    /// It was not asked: the lease was gone.
-    NotAsked,
 }
 
 /// What all parts of an engine share.
@@ -229,6 +216,10 @@ pub(crate) struct Core {
     /// Frames that are claimed and not hot yet.
     pub(crate) preparing: HashMap<StackRunId, Lease>,
     pub(crate) calls: HashMap<StackRunId, Asked>,
+    /// Those of them that are still to be asked.
+    pub(crate) asks: Vec<Asking>,
+    pub(crate) slow: Slow,
+    pub(crate) asker: Asker,
     /// Hot frames that wait and have nothing ready, by the time since which they do.
     pub(crate) idle: BTreeSet<(i64, StackRunId)>,
     /// Timers of hot frames.
@@ -275,6 +266,10 @@ pub(crate) struct Draining {
     pub(crate) done: Vec<oneshot::Sender<()>>,
 }
 
+/// How long a report may lie unseen while its thread has a long turn. By tokio's clock: it has to do with threads, not with leases or
+/// timers, whose clock a test may move.
+const UNSEEN: Duration = Duration::from_millis(2);
+
 /// Messages taken at one time.
 const MESSAGES: usize = 1_024;
 
@@ -289,26 +284,38 @@ impl Core {
     /// Takes messages until the engine stops.
     pub(crate) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Message>) {
         let mut messages = Vec::with_capacity(MESSAGES);
+        let mut reports = Vec::new();
         let mut wake: (i64, BoxFuture<'static, ()>) =
             (i64::MAX, Box::pin(futures::future::pending()));
+        let mut unseen = pin!(tokio::time::sleep(UNSEEN));
+        let mut looks_again = true;
         self.tick();
         loop {
+            if !looks_again && self.threads.may_have_reported() {
+                unseen.as_mut().reset(tokio::time::Instant::now() + UNSEEN);
+                looks_again = true;
+            }
             let next = self.next_wake_ms();
             if next < wake.0 || wake.0 <= self.shared.clock.monotonic_ms() {
                 let pause = next.saturating_sub(self.shared.clock.monotonic_ms()).max(0);
                 wake = (next, self.shared.clock.sleep(pause as u64));
             }
             self.look_out(&inbox);
-            let taken = tokio::select! {
+            tokio::select! {
                 biased;
                 () = self.shared.stop.cancelled() => break,
-                taken = inbox.recv_many(&mut messages, MESSAGES) => taken,
-                () = &mut wake.1 => { wake.0 = i64::MAX; wake.1 = Box::pin(futures::future::pending()); 0 }
-            };
-            let _ = taken;
+                _ = inbox.recv_many(&mut messages, MESSAGES) => {}
+                () = &mut wake.1 => wake = (i64::MAX, Box::pin(futures::future::pending())),
+                () = &mut unseen, if looks_again => looks_again = false,
+            }
             for message in messages.drain(..) {
                 self.handle(message);
             }
+            self.threads.take_reports(&mut reports);
+            for report in reports.drain(..) {
+                self.vm_reported(report);
+            }
+            self.step_events();
             self.tick();
             if self.is_drained() {
                 break;
@@ -333,10 +340,9 @@ impl Core {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Vm(report) => {
-                self.threads.note(&report);
-                self.vm_reported(report);
-            }
+            Message::Vm(report) => self.vm_reported(report),
+            // They are taken after every message.
+            Message::VmsReported => {}
             Message::Committed { turns, replies } => self.turns_answered(&turns, replies),
             Message::Finished { finishes, replies } => self.finishes_answered(&finishes, replies),
             Message::Released { frames, replies } => self.releases_answered(frames, replies),
@@ -353,11 +359,11 @@ impl Core {
             Message::Reloaded { frame, claimed } => {
                 self.reloaded(frame, claimed.map(|claimed| *claimed));
             }
-            Message::Answered {
-                call,
-                lease,
-                answer,
-            } => self.answered(call, lease, answer),
+            Message::Answered(answers) => {
+                for answered in answers {
+                    self.answered(answered);
+                }
+            }
             Message::Owned { rows, woken_only } => self.owned(rows, woken_only),
             Message::TimersFired { next_due } => {
                 self.firing = false;
@@ -419,6 +425,7 @@ impl Core {
         let (hot, active) = (self.vms.len(), self.active());
         self.shared.hub.counts.frames(hot, active);
         self.write();
+        self.asker.ask(&mut self.asks, &self.slow);
         let mono = self.shared.clock.monotonic_ms();
         if self.shared.options.drive == Drive::Automatic {
             if mono >= self.next_poll_ms {

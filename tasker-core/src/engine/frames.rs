@@ -7,6 +7,9 @@ use tasker_adaptor::{
     StackKind, StackRun, StackRunId, StackStatus, TaskName, TaskRunId, TaskVersion, Timestamp,
 };
 
+use tokio_util::sync::CancellationToken;
+
+use super::asking::Asking;
 use super::core::{Core, Message};
 use super::programs::Loaded;
 use super::threads::VmKey;
@@ -156,7 +159,7 @@ impl Core {
                 let Some(policy) = self.policy_of(call, &service, &path, policy.as_ref()) else {
                     return;
                 };
-                self.ask(super::calls::Asking {
+                self.ask(Asking {
                     id: row.id,
                     frame,
                     seq,
@@ -173,6 +176,7 @@ impl Core {
                     loaded: grants,
                     depth,
                     span,
+                    token: CancellationToken::new(),
                 });
             }
             MadeKind::Call { .. } => self.want_calls = true,
@@ -247,8 +251,10 @@ impl Core {
             }
             (_, _) => {}
         }
-        for asked in self.calls.values_mut().filter(|asked| asked.frame == id) {
-            asked.detached = true;
+        for (_, child) in frame.machine.open() {
+            if let Some(asked) = self.calls.get_mut(&child.id) {
+                asked.detached = true;
+            }
         }
         self.manual_frame_over(id);
         self.forget(id);

@@ -15,6 +15,8 @@ use crate::wall::worker::{VmCommand, VmDid, VmKey, VmReport, Watched, Worker, th
 
 /// Realms that each home keeps ready.
 const PREPARED: usize = 2;
+/// After so many reports the core is woken though there is more to do: a home is sent twice as much at one time.
+const REPORTS: usize = 8;
 /// How long after it was stopped a turn may go on before its thread is given up, in milliseconds, counted as the guard is:
 /// it is stuck in a native operation that never asks. Short, for the other frames of the thread wait meanwhile.
 const GRACE_MS: u64 = 300;
@@ -32,12 +34,13 @@ pub(super) struct ThreadHomes {
 struct Settings {
     js_stack: usize,
     clock: EngineClock,
-    reports: UnboundedSender<Message>,
+    core: UnboundedSender<Message>,
     cache: Arc<BytecodeCache>,
 }
 
 struct VmThread {
     commands: mpsc::Sender<VmCommand>,
+    outbox: Outbox,
     doing: Doing,
     os_thread: OsThread,
     handle: JoinHandle<()>,
@@ -45,7 +48,7 @@ struct VmThread {
 
 impl VmThread {
     fn doing(&self) -> MutexGuard<'_, Option<Running>> {
-        self.doing.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.doing)
     }
 }
 
@@ -69,17 +72,22 @@ struct Moment {
     processor_ms: Option<u64>,
 }
 
+/// Reports that the core has not taken.
+type Outbox = Arc<Mutex<Vec<VmReport>>>;
+
 /// What a VM thread is doing now.
 type Doing = Arc<Mutex<Option<Running>>>;
 
 impl Settings {
     fn spawn(&self, n: usize) -> std::io::Result<VmThread> {
         let (commands, inbox) = mpsc::channel();
+        let outbox = Outbox::default();
         let doing = Doing::default();
         let os_thread = OsThread::default();
         let home = ThreadHome {
             inbox,
-            reports: self.reports.clone(),
+            outbox: Arc::clone(&outbox),
+            core: self.core.clone(),
             cache: Arc::clone(&self.cache),
             os_thread: os_thread.clone(),
             watched: WatchedThread {
@@ -94,6 +102,7 @@ impl Settings {
             .spawn(move || home.run())?;
         Ok(VmThread {
             commands,
+            outbox,
             doing,
             os_thread,
             handle,
@@ -106,12 +115,12 @@ impl ThreadHomes {
         count: usize,
         js_stack: usize,
         clock: EngineClock,
-        reports: &UnboundedSender<Message>,
+        core: &UnboundedSender<Message>,
     ) -> std::io::Result<Self> {
         let settings = Settings {
             js_stack,
             clock,
-            reports: reports.clone(),
+            core: core.clone(),
             cache: Arc::default(),
         };
         let threads = (0..count.max(1))
@@ -189,7 +198,14 @@ impl ThreadHomes {
             what,
         };
         // Without a core there is nobody to tell.
-        let _ = self.settings.reports.send(Message::Vm(report));
+        let _ = self.settings.core.send(Message::Vm(report));
+    }
+
+    /// Moves what the threads have reported into `reports`.
+    pub(super) fn take_reports(&self, reports: &mut Vec<VmReport>) {
+        for thread in &self.threads {
+            reports.append(&mut lock(&thread.outbox));
+        }
     }
 
     pub(super) fn send(&self, home: usize, command: VmCommand) {
@@ -213,7 +229,8 @@ impl ThreadHomes {
 /// What runs on a VM thread.
 struct ThreadHome {
     inbox: mpsc::Receiver<VmCommand>,
-    reports: UnboundedSender<Message>,
+    outbox: Outbox,
+    core: UnboundedSender<Message>,
     cache: Arc<BytecodeCache>,
     os_thread: OsThread,
     watched: WatchedThread,
@@ -224,12 +241,27 @@ impl ThreadHome {
         self.os_thread.is_here();
         let mut worker = Worker::new(VmPool::new(Arc::clone(&self.cache), PREPARED));
         while let Some(command) = self.next(&mut worker) {
-            if let Some(report) = worker.handle(command, &mut self.watched)
-                && self.reports.send(Message::Vm(report)).is_err()
-            {
-                return;
+            if let Some(report) = worker.handle(command, &mut self.watched) {
+                self.report(report);
             }
         }
+    }
+
+    /// Puts a report where the core finds it. The core is woken for several at one time.
+    fn report(&self, report: VmReport) {
+        let count = {
+            let mut outbox = lock(&self.outbox);
+            outbox.push(report);
+            outbox.len()
+        };
+        if count >= REPORTS {
+            self.wake_core();
+        }
+    }
+
+    fn wake_core(&self) {
+        // Without a core there is nobody to tell, and the commands end.
+        let _ = self.core.send(Message::VmsReported);
     }
 
     /// The next command. While there is none, realms are prepared.
@@ -238,14 +270,21 @@ impl ThreadHome {
             match self.inbox.try_recv() {
                 Ok(command) => return Some(command),
                 Err(mpsc::TryRecvError::Disconnected) => return None,
-                Err(mpsc::TryRecvError::Empty) => {
-                    if !worker.refill() {
-                        return self.inbox.recv().ok();
-                    }
-                }
+                Err(mpsc::TryRecvError::Empty) => {}
+            }
+            if !lock(&self.outbox).is_empty() {
+                self.wake_core();
+            }
+            if !worker.refill() {
+                return self.inbox.recv().ok();
             }
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is in it is whole at every point where a holder could panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells the watchdog what the thread is doing.
@@ -258,7 +297,7 @@ struct WatchedThread {
 
 impl WatchedThread {
     fn set(&self, running: Option<Running>) {
-        *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = running;
+        *lock(&self.doing) = running;
     }
 
     /// Now; its processor time as it was a moment ago.
@@ -290,7 +329,7 @@ impl Watched for WatchedThread {
 
     fn replayed_one(&mut self, _key: VmKey) {
         let now = self.now();
-        let mut doing = self.doing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut doing = lock(&self.doing);
         if let Some(running) = &mut *doing {
             running.began = now;
         }

@@ -1,5 +1,6 @@
 //! The engine: claim → load → turn → step → commit → dispatch. The only layer that awaits.
 
+mod asking;
 mod background;
 mod budget;
 mod builder;

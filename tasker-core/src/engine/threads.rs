@@ -135,6 +135,19 @@ impl VmThreads {
         0
     }
 
+    /// Moves what threads of this process have reported into `reports`.
+    pub(crate) fn take_reports(&self, reports: &mut Vec<VmReport>) {
+        if let Some(threads) = &self.threads {
+            threads.take_reports(reports);
+        }
+    }
+
+    /// Whether a thread may have reported and told nobody, because it went on with more work at once.
+    pub(crate) fn may_have_reported(&self) -> bool {
+        let threads = &self.homes[..self.first_process()];
+        threads.iter().any(|home| home.sent > 1)
+    }
+
     /// Pieces of work that threads of this process have and have not reported.
     pub(crate) fn turns_on_threads(&self) -> usize {
         let threads = &self.homes[..self.first_process()];

@@ -20,6 +20,7 @@ use crate::vm::{Made, Turn, TurnEnd};
 impl Core {
     /// A VM did something.
     pub(crate) fn vm_reported(&mut self, report: VmReport) {
+        self.threads.note(&report);
         let Some(id) = self.vms.get(&report.key).copied() else {
             return;
         };

@@ -4,7 +4,7 @@
 //! every local outcome is kept until the receipt of the write that records it (E3) · a refused turn drops the VM and keeps
 //! its results (E2) · a child is delivered once · an ended frame never moves.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use tasker_adaptor::{
     CallSeq, CommitRefused, Delivery, DeliverySource, Epoch, FrameNext, Lease, LogLine,
@@ -276,14 +276,17 @@ impl Frame {
             }
             Event::Committed { status } => {
                 let Phase::Committing {
+                    consumed,
                     made,
                     dropped,
                     ends,
-                    ..
                 } = std::mem::replace(&mut self.phase, Phase::Waiting)
                 else {
                     return;
                 };
+                for delivered in consumed {
+                    self.children.remove(&delivered.seq);
+                }
                 self.committed(made, &dropped, ends, status, effects);
             }
             Event::Refused(reason) => {
@@ -528,10 +531,6 @@ impl Frame {
     ) {
         self.turn = self.turn.next();
         self.record_first = false;
-        // What was consumed is delivered now; what became ready meanwhile stays.
-        let ready: BTreeSet<CallSeq> = self.ready.iter().map(|ready| ready.seq).collect();
-        self.children
-            .retain(|seq, child| child.kind != ChildKind::Ready || ready.contains(seq));
         for made in made {
             self.made += 1;
             let seq = CallSeq(self.made);

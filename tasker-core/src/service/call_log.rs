@@ -103,6 +103,12 @@ impl CallLog {
         }
     }
 
+    /// Whether nothing waits to be written.
+    #[cfg(feature = "quickjs")]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().waiting.is_empty()
+    }
+
     /// The call ended: nothing is taken in any more.
     #[cfg(feature = "quickjs")]
     pub(crate) fn close(&self) {

@@ -9,6 +9,8 @@
 //!
 //! Both directions keep the exact text of every argument. Pure.
 
+use std::borrow::Cow;
+
 use tasker_adaptor::Json;
 
 use super::Link;
@@ -114,15 +116,18 @@ pub fn recorded(links: &[Link]) -> (String, Json) {
 
 /// Whether a recorded path is of the chain form.
 pub fn is_chain(path: &str) -> bool {
-    path.split('.').any(|part| part.ends_with("()"))
+    path.contains('(') && path.split('.').any(|part| part.ends_with("()"))
 }
 
 /// The names of a recorded path, dotted, without the marks of called links.
-pub(crate) fn method(path: &str) -> String {
-    path.split('.')
-        .map(|part| part.strip_suffix("()").unwrap_or(part))
-        .collect::<Vec<_>>()
-        .join(".")
+pub(crate) fn method(path: &str) -> Cow<'_, str> {
+    if !is_chain(path) {
+        return path.into();
+    }
+    let names = path
+        .split('.')
+        .map(|part| part.strip_suffix("()").unwrap_or(part));
+    names.collect::<Vec<_>>().join(".").into()
 }
 
 /// The array of these values, each with its text as it is.

@@ -222,9 +222,9 @@ impl Services {
         };
         let method = chain::method(method);
         let listed = registered.listed(&method);
-        let name = listed.map_or(method.as_str(), |listed| listed.name.as_str());
+        let name = listed.map_or(&*method, |listed| listed.name.as_str());
         let described = listed.map(|listed| &listed.policy);
-        let configured = [method.as_str(), name]
+        let configured = [&*method, name]
             .iter()
             .find_map(|name| registered.method_policies.get(*name));
         configured
@@ -263,7 +263,7 @@ impl Services {
         let method = call.method();
         registered.check_method(&call.service, &method)?;
         match self.fallback(registered, &method) {
-            None => self.ask(registered, call).await,
+            None => self.ask(registered, call, &method).await,
             // In a box: few services have a fallback, and every call would carry the room for it.
             Some(fallback) => Box::pin(self.ask_either(registered, fallback, call, &method)).await,
         }
@@ -283,7 +283,7 @@ impl Services {
             Some(Health::Unhealthy(reason)) => {
                 ServiceError::external(format!("service {} is unhealthy: {reason}", call.service))
             }
-            _ => match self.ask(registered, call.clone()).await {
+            _ => match self.ask(registered, call.clone(), method).await {
                 Err(error)
                     if matches!(
                         error.kind,
@@ -302,7 +302,7 @@ impl Services {
             error = %reason.kind,
             "the fallback service is asked instead"
         );
-        self.ask(fallback, instead)
+        self.ask(fallback, instead, method)
             .await
             .map_err(|second| ServiceError {
                 message: format!(
@@ -323,7 +323,7 @@ impl Services {
             .await
         {
             Ok(answer) => answer,
-            Err(_panic) => Err(panicked(&call)),
+            Err(_panic) => Err(panicked(&call.service, &call.method())),
         }
     }
 
@@ -401,13 +401,15 @@ impl Services {
         &self,
         registered: &Registered,
         mut call: ServiceCall,
+        method: &str,
     ) -> Result<Json, ServiceError> {
         call.services = self.without_caller();
+        let service = Arc::clone(&call.service);
         let proxy = &registered.proxy;
-        let asked = AssertUnwindSafe(async { proxy.call(call.clone()).await }).catch_unwind();
+        let asked = AssertUnwindSafe(async { proxy.call(call).await }).catch_unwind();
         match asked.await {
             Ok(answer) => answer,
-            Err(_panic) => Err(panicked(&call)),
+            Err(_panic) => Err(panicked(&service, method)),
         }
     }
 
@@ -532,12 +534,10 @@ impl Registered {
     }
 }
 
-fn panicked(call: &ServiceCall) -> ServiceError {
-    let method = call.method();
-    tracing::error!(service = &*call.service, method, "the service panicked");
+fn panicked(service: &str, method: &str) -> ServiceError {
+    tracing::error!(service, method, "the service panicked");
     ServiceError::internal(format!(
-        "service {} panicked in {method}; what it said is in the host's own output",
-        call.service
+        "service {service} panicked in {method}; what it said is in the host's own output"
     ))
     .with_code("SERVICE_PANICKED")
 }
