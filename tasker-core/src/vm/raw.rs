@@ -991,14 +991,23 @@ impl<'r> Ctx<'r> {
         Thrown
     }
 
-    /// An error that knows the lines of JavaScript that run now; `None` when it is not to be had.
-    pub(super) fn site(self) -> Option<Value<'r>> {
-        // SAFETY: throws and takes back an error of its own; a format without arguments.
-        let error = unsafe {
-            qjs::JS_ThrowPlainError(self.raw.as_ptr(), c"".as_ptr());
-            self.own(qjs::JS_GetException(self.raw.as_ptr()))
-        };
-        error.is_error().then_some(error)
+    /// An error of this prototype, without members, that has no stack yet: QuickJS notes the stack when the error is first thrown into a
+    /// function. One that JavaScript makes with `new` has the stack of its making.
+    pub(super) fn error_without_stack(self, proto: &Value<'r>) -> Result<Value<'r>, Thrown> {
+        self.assert_same(proto);
+        if proto.kind() != Kind::Object {
+            return Err(self.throw_type("the prototype of an error is an object"));
+        }
+        // SAFETY: a live object as prototype. The class is that of an error made just now: QuickJS makes its own errors in this way.
+        unsafe {
+            let like = self.check(qjs::JS_NewError(self.raw.as_ptr()))?;
+            let class = qjs::JS_GetClassID(like.raw);
+            self.check(qjs::JS_NewObjectProtoClass(
+                self.raw.as_ptr(),
+                proto.raw,
+                class,
+            ))
+        }
     }
 
     /// Takes the pending exception; `undefined` when there is none.
