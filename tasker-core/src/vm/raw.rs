@@ -31,11 +31,13 @@ use rquickjs::qjs;
 
 mod arena;
 mod heap;
+mod keys;
 mod template;
 
 use heap::Heap;
 #[cfg(feature = "process-wall")]
 pub(crate) use heap::when_out_of_memory;
+use keys::KnownKeys;
 pub(super) use template::{Plan, Template};
 
 /// A pending JavaScript exception: it waits in the context, [`Ctx::exception`] takes it.
@@ -241,6 +243,8 @@ struct Shared {
     scratch: RefCell<Vec<u8>>,
     /// Atom of `toJSON`, which every object that is written is asked for; kept for good once it was needed.
     to_json: Cell<qjs::JSAtom>,
+    /// Keys of the objects that were read last.
+    known_keys: RefCell<KnownKeys>,
 }
 
 impl Shared {
@@ -260,6 +264,7 @@ impl Shared {
             free_slots: RefCell::default(),
             scratch: RefCell::default(),
             to_json: Cell::new(NO_ATOM),
+            known_keys: RefCell::default(),
         }
     }
 }
@@ -1668,6 +1673,26 @@ impl<'r> Key<'r> {
             return Err(Thrown);
         }
         Ok(Self { atom, ctx })
+    }
+
+    /// [`Key::new`], for texts that mostly come again in the same order: the key that followed the last one the time before costs next
+    /// to nothing. Nothing of the task runs.
+    pub(super) fn of_text(ctx: Ctx<'r>, name: &str) -> Result<Self, Thrown> {
+        let known = ctx.shared.known_keys.borrow_mut().expected(name);
+        if let Some(atom) = known {
+            // SAFETY: an atom of which `known_keys` holds a count; duplicated, we own another.
+            let atom = unsafe { qjs::JS_DupAtom(ctx.raw.as_ptr(), atom) };
+            return Ok(Self { atom, ctx });
+        }
+        let key = Self::new(ctx, name)?;
+        // SAFETY: a count that `known_keys` held.
+        let forget = |atom| unsafe { qjs::JS_FreeAtom(ctx.raw.as_ptr(), atom) };
+        let mut known = ctx.shared.known_keys.borrow_mut();
+        if known.learn(name, key.atom, forget) {
+            // SAFETY: a live atom; `known_keys` holds this count.
+            unsafe { qjs::JS_DupAtom(ctx.raw.as_ptr(), key.atom) };
+        }
+        Ok(key)
     }
 
     /// Its text in WTF-8.
