@@ -60,6 +60,7 @@ ops! {
     IsView => "host_is_view",
     Script => "host_script",
     Policy => "host_policy",
+    Error => "host_error",
 }
 
 impl Host for FrameHost {
@@ -215,6 +216,7 @@ impl Host for FrameHost {
                 ctx.run_script(&code)
             }
             Op::Policy => self.policy(ctx, &args.at(0)),
+            Op::Error => ctx.error_without_stack(&args.at(0)),
             Op::Clean => ctx.string(&capture::clean_stack(&args.at(0).text()?)),
         }
     }

@@ -71,7 +71,9 @@ fn failure_at<'r>(ctx: Ctx<'r>, thrown: &Value<'r>, depth: u32) -> Failure {
         _ => None,
     };
     let details = json(ctx, thrown, c"details").or_else(|| json(ctx, thrown, c"errors"));
-    let stack = lines_of(ctx, thrown).filter(|stack| !stack.is_empty());
+    let stack = text(ctx, thrown, c"stack")
+        .map(|stack| clean_stack(&stack))
+        .filter(|stack| !stack.is_empty());
     let cause = if depth + 1 < MAX_CAUSES {
         let cause = read(ctx, thrown, c"cause");
         match cause.kind() {
@@ -111,11 +113,6 @@ fn json<'r>(ctx: Ctx<'r>, thrown: &Value<'r>, key: &std::ffi::CStr) -> Option<Js
     let written = Writer::new(ctx, MAX_DETAILS, 64).value(&value, "details");
     drop(ctx.exception());
     written.ok()?
-}
-
-/// The lines of the task's own files that an error knows.
-pub(super) fn lines_of<'r>(ctx: Ctx<'r>, error: &Value<'r>) -> Option<String> {
-    text(ctx, error, c"stack").map(|stack| clean_stack(&stack))
 }
 
 /// The lines of the task's own files: without those of our own JavaScript and of native functions.

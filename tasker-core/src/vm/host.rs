@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tasker_adaptor::{CallSeq, Failure, Json, LogLevel, LogLine, Outcome, Timestamp};
 
 use super::cache::BytecodeCache;
-use super::capture::{error_of, failure_of, lines_of};
+use super::capture::{error_of, failure_of};
 use super::message::{Made, ToolNames, TurnEnd, VmStart};
 use super::random::Random;
 use super::raw::{Ctx, Kept, Thrown, Value};
@@ -26,9 +26,6 @@ use crate::task::Program;
 /// Text of an error in a log line, in bytes.
 const MAX_SHOWN: usize = 16 << 10;
 
-/// So many calls of a frame remember the lines that made them; it costs a call a fifth more, which a frame of many calls is spared.
-const SITES: u32 = 500;
-
 /// Functions of the prelude that Rust calls.
 pub(super) struct Kernel {
     /// `start(data)`: runs the task.
@@ -37,6 +34,8 @@ pub(super) struct Kernel {
     pub(super) fire: Kept,
     /// `toError(failure)`: an `Error` of data.
     pub(super) error: Kept,
+    /// `toRejection(failure)`: the same, of a call that failed.
+    pub(super) rejection: Kept,
 }
 
 impl Kernel {
@@ -46,6 +45,7 @@ impl Kernel {
             start: self.start.in_copy(),
             fire: self.fire.in_copy(),
             error: self.error.in_copy(),
+            rejection: self.rejection.in_copy(),
         }
     }
 }
@@ -65,8 +65,6 @@ enum Open {
     Promise {
         resolve: Kept,
         reject: Kept,
-        /// An error that knows the task's lines that made it: read when it fails, and few do.
-        site: Option<Kept>,
     },
     /// A timer with a callback, which the prelude keeps.
     Callback,
@@ -236,13 +234,8 @@ impl FrameHost {
                     ctx.kept(&kernel.fire).call(&[&seq])?;
                 }
             }
-            Open::Promise {
-                resolve,
-                reject,
-                site,
-            } => {
+            Open::Promise { resolve, reject } => {
                 let (resolve, reject) = (ctx.release(resolve), ctx.release(reject));
-                let site = site.map(|site| ctx.release(site));
                 let settled = match outcome {
                     Outcome::Completed(None) => Ok(ctx.undefined()),
                     Outcome::Completed(Some(json)) => self.enter_value(ctx, json),
@@ -250,11 +243,8 @@ impl FrameHost {
                 };
                 match settled {
                     Ok(value) => resolve.call(&[&value])?,
-                    Err(mut failure) => {
-                        if failure.stack.is_none() {
-                            failure.stack = site.and_then(|site| lines_of(ctx, &site));
-                        }
-                        let error = error_of(ctx, &ctx.kept(&kernel.error), &failure)?;
+                    Err(failure) => {
+                        let error = error_of(ctx, &ctx.kept(&kernel.rejection), &failure)?;
                         reject.call(&[&error])?
                     }
                 };
@@ -344,10 +334,6 @@ impl FrameHost {
         let open = Open::Promise {
             resolve: ctx.keep(resolve),
             reject: ctx.keep(reject),
-            site: (self.made_total.get() < SITES)
-                .then(|| ctx.site())
-                .flatten()
-                .map(|site| ctx.keep(site)),
         };
         self.note(ctx, made, open);
         Ok(promise)

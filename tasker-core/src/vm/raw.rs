@@ -31,11 +31,13 @@ use rquickjs::qjs;
 
 mod arena;
 mod heap;
+mod keys;
 mod template;
 
 use heap::Heap;
 #[cfg(feature = "process-wall")]
 pub(crate) use heap::when_out_of_memory;
+use keys::KnownKeys;
 pub(super) use template::{Plan, Template};
 
 /// A pending JavaScript exception: it waits in the context, [`Ctx::exception`] takes it.
@@ -241,6 +243,8 @@ struct Shared {
     scratch: RefCell<Vec<u8>>,
     /// Atom of `toJSON`, which every object that is written is asked for; kept for good once it was needed.
     to_json: Cell<qjs::JSAtom>,
+    /// Keys of the objects that were read last.
+    known_keys: RefCell<KnownKeys>,
 }
 
 impl Shared {
@@ -260,6 +264,7 @@ impl Shared {
             free_slots: RefCell::default(),
             scratch: RefCell::default(),
             to_json: Cell::new(NO_ATOM),
+            known_keys: RefCell::default(),
         }
     }
 }
@@ -991,14 +996,23 @@ impl<'r> Ctx<'r> {
         Thrown
     }
 
-    /// An error that knows the lines of JavaScript that run now; `None` when it is not to be had.
-    pub(super) fn site(self) -> Option<Value<'r>> {
-        // SAFETY: throws and takes back an error of its own; a format without arguments.
-        let error = unsafe {
-            qjs::JS_ThrowPlainError(self.raw.as_ptr(), c"".as_ptr());
-            self.own(qjs::JS_GetException(self.raw.as_ptr()))
-        };
-        error.is_error().then_some(error)
+    /// An error of this prototype, without members, that has no stack yet: QuickJS notes the stack when the error is first thrown into a
+    /// function. One that JavaScript makes with `new` has the stack of its making.
+    pub(super) fn error_without_stack(self, proto: &Value<'r>) -> Result<Value<'r>, Thrown> {
+        self.assert_same(proto);
+        if proto.kind() != Kind::Object {
+            return Err(self.throw_type("the prototype of an error is an object"));
+        }
+        // SAFETY: a live object as prototype. The class is that of an error made just now: QuickJS makes its own errors in this way.
+        unsafe {
+            let like = self.check(qjs::JS_NewError(self.raw.as_ptr()))?;
+            let class = qjs::JS_GetClassID(like.raw);
+            self.check(qjs::JS_NewObjectProtoClass(
+                self.raw.as_ptr(),
+                proto.raw,
+                class,
+            ))
+        }
     }
 
     /// Takes the pending exception; `undefined` when there is none.
@@ -1659,6 +1673,26 @@ impl<'r> Key<'r> {
             return Err(Thrown);
         }
         Ok(Self { atom, ctx })
+    }
+
+    /// [`Key::new`], for texts that mostly come again in the same order: the key that followed the last one the time before costs next
+    /// to nothing. Nothing of the task runs.
+    pub(super) fn of_text(ctx: Ctx<'r>, name: &str) -> Result<Self, Thrown> {
+        let known = ctx.shared.known_keys.borrow_mut().expected(name);
+        if let Some(atom) = known {
+            // SAFETY: an atom of which `known_keys` holds a count; duplicated, we own another.
+            let atom = unsafe { qjs::JS_DupAtom(ctx.raw.as_ptr(), atom) };
+            return Ok(Self { atom, ctx });
+        }
+        let key = Self::new(ctx, name)?;
+        // SAFETY: a count that `known_keys` held.
+        let forget = |atom| unsafe { qjs::JS_FreeAtom(ctx.raw.as_ptr(), atom) };
+        let mut known = ctx.shared.known_keys.borrow_mut();
+        if known.learn(name, key.atom, forget) {
+            // SAFETY: a live atom; `known_keys` holds this count.
+            unsafe { qjs::JS_DupAtom(ctx.raw.as_ptr(), key.atom) };
+        }
+        Ok(key)
     }
 
     /// Its text in WTF-8.

@@ -157,7 +157,7 @@ impl<'r> Reader<'r, '_> {
         }
         loop {
             self.expect(b'"')?;
-            let key = self.string(Key::new)?;
+            let key = self.string(Key::of_text)?;
             self.expect(b':')?;
             let member = self.value()?;
             object.define(&key, member)?;

@@ -171,6 +171,7 @@ fn boot(ctx: Ctx<'_>, main: &Arc<[u8]>) -> Result<Kernel, Thrown> {
         start: part(c"start")?,
         fire: part(c"fire")?,
         error: part(c"toError")?,
+        rejection: part(c"toRejection")?,
     })
 }
 

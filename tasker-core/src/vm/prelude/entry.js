@@ -80,6 +80,7 @@ const start = async (info, name, input) => {
         else { if (allFunctions(exports)) fn = onlyFunction(exports); if (fn === undefined) value = exports; }
       }
     } else value = exports;
+    taskFunction = fn;
     if (fn !== undefined) value = isClass(fn) ? await classMethod(fn)(input, context) : await fn(input, context);
     else value = await value;
     host_done(value);
@@ -88,4 +89,4 @@ const start = async (info, name, input) => {
   }
 };
 const allFunctions = (exports) => { const names = objectKeys(exports); for (let i = 0; i < names.length; i++) if (typeof exports[names[i]] !== 'function') return false; return true; };
-return bare({ start, fire, toError });
+return bare({ start, fire, toError, toRejection });

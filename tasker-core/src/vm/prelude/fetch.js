@@ -44,7 +44,8 @@ class Response {
 }
 publish('Headers', Headers);
 publish('Response', Response);
-publish('fetch', async function fetch(input, init = undefined) {
+// No async function: the error of the call is first thrown where the task awaits it, and has that line.
+const ask = (input, init) => {
   const url = typeof input === 'string' ? input : typeof input?.href === 'string' ? input.href : `${input?.url ?? input}`;
   const request = {};
   if (init !== undefined && init !== null) {
@@ -63,5 +64,9 @@ publish('fetch', async function fetch(input, init = undefined) {
     show(request, 'headers', headers.toJSON());
     if (init.redirect !== undefined) show(request, 'redirect', `${init.redirect}`);
   }
-  return makeResponse(await host_call('http', 'fetch', init === undefined || init === null ? [url] : [url, request]));
+  return host_call('http', 'fetch', init === undefined || init === null ? [url] : [url, request]);
+};
+const rejected = (error) => apply(promiseReject, RealPromise, [error]);
+publish('fetch', function fetch(input, init = undefined) {
+  try { return then(ask(input, init), makeResponse); } catch (error) { return rejected(error); }
 });

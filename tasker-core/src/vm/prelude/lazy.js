@@ -48,9 +48,9 @@ const fluentService = (service, policy) => {
 let web;
 const webGlobal = (name) => {
   web ??= host_script('web')(bare({
-    RealDOMException, RealDate, RealError, RealMap, RealRangeError, RealRegExp, RealSet, RealTypeError, RealUint8Array,
+    RealDOMException, RealDate, RealError, RealMap, RealPromise, RealRangeError, RealRegExp, RealSet, RealTypeError, RealUint8Array,
     addTimer, apply, asObject, bare, charCodeAt, defineProperty, domException, errorClasses, getOwnPropertyDescriptor, getPrototypeOf, hide,
-    isArray, mapDelete, mapForEach, mapGet, mapHas, mapSet, objectKeys, ownKeys, push, setAdd, setForEach, setHas, show, slice, toLowerCase, trim,
+    isArray, mapDelete, mapForEach, mapGet, mapHas, mapSet, objectKeys, ownKeys, promiseReject, push, setAdd, setForEach, setHas, show, slice, then, toLowerCase, trim,
     host_brand, host_call, host_clean_stack, host_decode, host_encode, host_is_view, host_print, host_query_parse, host_query_write, host_url_parse, host_url_set,
   }));
   return web[name];

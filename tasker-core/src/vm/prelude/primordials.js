@@ -2,12 +2,12 @@
 const global = globalThis;
 const { apply, construct, defineProperty, getPrototypeOf, setPrototypeOf, ownKeys, getOwnPropertyDescriptor } = Reflect;
 const { create, freeze, keys: objectKeys } = Object;
-const ObjectPrototype = Object.prototype;
+const ObjectPrototype = Object.prototype, FunctionPrototype = Function.prototype;
 const RealError = Error, RealTypeError = TypeError, RealRangeError = RangeError, RealSyntaxError = SyntaxError;
 const RealReferenceError = ReferenceError, RealEvalError = EvalError, RealURIError = URIError;
 const RealMap = Map, RealSet = Set, RealArray = Array, RealPromise = Promise, RealProxy = Proxy, RealString = String, RealNumber = Number;
 const RealArrayBuffer = ArrayBuffer, RealUint8Array = Uint8Array, RealDate = Date, RealRegExp = RegExp;
-const { bind, call } = Function.prototype, { toPrimitive } = Symbol;
+const { bind, call } = FunctionPrototype, { toPrimitive } = Symbol;
 const uncurry = (method) => apply(bind, call, [method]);
 const mapGet = uncurry(Map.prototype.get), mapSet = uncurry(Map.prototype.set), mapHas = uncurry(Map.prototype.has), mapDelete = uncurry(Map.prototype.delete);
 const mapForEach = uncurry(Map.prototype.forEach), setForEach = uncurry(Set.prototype.forEach), setAdd = uncurry(Set.prototype.add), setHas = uncurry(Set.prototype.has);

@@ -1,6 +1,5 @@
 // tools: names become functions when they are first used. A proxy stands behind each object as its prototype, so that the second
 // use of a name is an own property and asks nobody.
-const FunctionPrototype = Function.prototype;
 const badName = /^$|[.()\u0000-\u001f\u007f]|^[\s\S]{201}/;
 const checkName = (name) => {
   if (regExec(badName, name) !== null) throw new RealTypeError('a name of a tool has 1 to 200 characters, none of them a dot, a parenthesis or a control character');
