@@ -4,7 +4,7 @@
 //! call that has to wait goes on in a task of its own. So do those that are left when one before them took long: what works without a wait
 //! must not hold up the others. And a method whose answer was not there at once is asked alone, until it has answered at once so often.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};

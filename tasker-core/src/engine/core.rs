@@ -29,7 +29,7 @@ use super::load::Prepared;
 use super::manual::{ManualRequest, ManualStep};
 use super::options::{Drive, Options};
 use super::programs::Programs;
-use super::threads::{VmKey, VmReport, VmThreads};
+use super::threads::{VmKey, VmThreads};
 use super::totals::RunTotals;
 use crate::run::Event;
 use crate::service::{RetryPolicy, Services};
@@ -37,9 +37,7 @@ use crate::vm::ToolNames;
 
 /// What the core is told.
 pub(crate) enum Message {
-    /// A VM did something.
-    Vm(VmReport),
-    /// VMs on threads did something: their reports are there to be taken.
+    /// VMs did something: their reports are there to be taken.
     VmsReported,
     /// A batch of turns was answered.
     Committed {
@@ -340,7 +338,6 @@ impl Core {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Vm(report) => self.vm_reported(report),
             // They are taken after every message.
             Message::VmsReported => {}
             Message::Committed { turns, replies } => self.turns_answered(&turns, replies),

@@ -1,13 +1,11 @@
 //! Homes of VMs on threads of this process, and the watchdog that gives a thread up when its turn does not end.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::thread::JoinHandle;
-
-use tokio::sync::mpsc::UnboundedSender;
 
 use super::background::OsThread;
 use super::clock::EngineClock;
-use super::core::Message;
+use super::threads::{Outbox, lock};
 use crate::vm::{BytecodeCache, Stopper, VmPool};
 use crate::wall::guard::{Spent, since};
 use crate::wall::processor;
@@ -34,13 +32,12 @@ pub(super) struct ThreadHomes {
 struct Settings {
     js_stack: usize,
     clock: EngineClock,
-    core: UnboundedSender<Message>,
+    outbox: Arc<Outbox>,
     cache: Arc<BytecodeCache>,
 }
 
 struct VmThread {
     commands: mpsc::Sender<VmCommand>,
-    outbox: Outbox,
     doing: Doing,
     os_thread: OsThread,
     handle: JoinHandle<()>,
@@ -72,22 +69,17 @@ struct Moment {
     processor_ms: Option<u64>,
 }
 
-/// Reports that the core has not taken.
-type Outbox = Arc<Mutex<Vec<VmReport>>>;
-
 /// What a VM thread is doing now.
 type Doing = Arc<Mutex<Option<Running>>>;
 
 impl Settings {
     fn spawn(&self, n: usize) -> std::io::Result<VmThread> {
         let (commands, inbox) = mpsc::channel();
-        let outbox = Outbox::default();
         let doing = Doing::default();
         let os_thread = OsThread::default();
         let home = ThreadHome {
             inbox,
-            outbox: Arc::clone(&outbox),
-            core: self.core.clone(),
+            outbox: Arc::clone(&self.outbox),
             cache: Arc::clone(&self.cache),
             os_thread: os_thread.clone(),
             watched: WatchedThread {
@@ -102,7 +94,6 @@ impl Settings {
             .spawn(move || home.run())?;
         Ok(VmThread {
             commands,
-            outbox,
             doing,
             os_thread,
             handle,
@@ -115,12 +106,12 @@ impl ThreadHomes {
         count: usize,
         js_stack: usize,
         clock: EngineClock,
-        core: &UnboundedSender<Message>,
+        outbox: Arc<Outbox>,
     ) -> std::io::Result<Self> {
         let settings = Settings {
             js_stack,
             clock,
-            core: core.clone(),
+            outbox,
             cache: Arc::default(),
         };
         let threads = (0..count.max(1))
@@ -197,15 +188,8 @@ impl ThreadHomes {
             memory: None,
             what,
         };
-        // Without a core there is nobody to tell.
-        let _ = self.settings.core.send(Message::Vm(report));
-    }
-
-    /// Moves what the threads have reported into `reports`.
-    pub(super) fn take_reports(&self, reports: &mut Vec<VmReport>) {
-        for thread in &self.threads {
-            reports.append(&mut lock(&thread.outbox));
-        }
+        self.settings.outbox.put(report);
+        self.settings.outbox.wake_core();
     }
 
     pub(super) fn send(&self, home: usize, command: VmCommand) {
@@ -229,8 +213,7 @@ impl ThreadHomes {
 /// What runs on a VM thread.
 struct ThreadHome {
     inbox: mpsc::Receiver<VmCommand>,
-    outbox: Outbox,
-    core: UnboundedSender<Message>,
+    outbox: Arc<Outbox>,
     cache: Arc<BytecodeCache>,
     os_thread: OsThread,
     watched: WatchedThread,
@@ -241,27 +224,12 @@ impl ThreadHome {
         self.os_thread.is_here();
         let mut worker = Worker::new(VmPool::new(Arc::clone(&self.cache), PREPARED));
         while let Some(command) = self.next(&mut worker) {
-            if let Some(report) = worker.handle(command, &mut self.watched) {
-                self.report(report);
+            if let Some(report) = worker.handle(command, &mut self.watched)
+                && self.outbox.put(report) >= REPORTS
+            {
+                self.outbox.wake_core();
             }
         }
-    }
-
-    /// Puts a report where the core finds it. The core is woken for several at one time.
-    fn report(&self, report: VmReport) {
-        let count = {
-            let mut outbox = lock(&self.outbox);
-            outbox.push(report);
-            outbox.len()
-        };
-        if count >= REPORTS {
-            self.wake_core();
-        }
-    }
-
-    fn wake_core(&self) {
-        // Without a core there is nobody to tell, and the commands end.
-        let _ = self.core.send(Message::VmsReported);
     }
 
     /// The next command. While there is none, realms are prepared.
@@ -272,19 +240,14 @@ impl ThreadHome {
                 Err(mpsc::TryRecvError::Disconnected) => return None,
                 Err(mpsc::TryRecvError::Empty) => {}
             }
-            if !lock(&self.outbox).is_empty() {
-                self.wake_core();
+            if !self.outbox.is_empty() {
+                self.outbox.wake_core();
             }
             if !worker.refill() {
                 return self.inbox.recv().ok();
             }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is in it is whole at every point where a holder could panic.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells the watchdog what the thread is doing.

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -37,9 +37,39 @@ pub(crate) struct VmThreads {
     homes: Vec<Home>,
     budget: Budget,
     wall: Wall,
+    outbox: Arc<Outbox>,
     threads: Option<ThreadHomes>,
     #[cfg(feature = "process-wall")]
     processes: Option<ProcessHomes>,
+}
+
+/// Reports that the core has not taken. It is woken apart from that, for several at one time.
+pub(super) struct Outbox {
+    reports: Mutex<Vec<VmReport>>,
+    core: UnboundedSender<Message>,
+}
+
+impl Outbox {
+    /// How many there are with this one.
+    pub(super) fn put(&self, report: VmReport) -> usize {
+        let mut reports = lock(&self.reports);
+        reports.push(report);
+        reports.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.reports).is_empty()
+    }
+
+    /// Whether there is a core.
+    pub(super) fn wake_core(&self) -> bool {
+        self.core.send(Message::VmsReported).is_ok()
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is in it is whole at every point where a holder could panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Default)]
@@ -75,7 +105,7 @@ impl Home {
 }
 
 impl VmThreads {
-    /// Starts the homes behind `wall`; reports go to `reports`.
+    /// Starts the homes behind `wall` for this core.
     #[cfg_attr(
         not(feature = "process-wall"),
         expect(
@@ -87,14 +117,21 @@ impl VmThreads {
         wall: Wall,
         options: &Options,
         clock: EngineClock,
-        reports: &UnboundedSender<Message>,
+        core: &UnboundedSender<Message>,
     ) -> Result<Self, WallError> {
+        let outbox = Arc::new(Outbox {
+            reports: Mutex::default(),
+            core: core.clone(),
+        });
         let (count, js_stack) = (options.threads, options.limits.stack_bytes);
         #[cfg(feature = "process-wall")]
         let processes = match wall.processes() {
             Some(settings) => {
-                let reports = reports.clone();
-                let report = move |report| reports.send(Message::Vm(report)).is_ok();
+                let outbox = Arc::clone(&outbox);
+                let report = move |report| {
+                    outbox.put(report);
+                    outbox.wake_core()
+                };
                 let report = Arc::new(report);
                 Some(ProcessHomes::start(settings, count, js_stack, report).await?)
             }
@@ -102,7 +139,7 @@ impl VmThreads {
         };
         let threads = wall
             .has_threads()
-            .then(|| ThreadHomes::start(count, js_stack, clock, reports))
+            .then(|| ThreadHomes::start(count, js_stack, clock, Arc::clone(&outbox)))
             .transpose()
             .map_err(WallError::Threads)?;
         let mut all = Self {
@@ -111,6 +148,7 @@ impl VmThreads {
             homes: Vec::new(),
             budget: Budget::new(options.hot_bytes, options.limits.memory_bytes),
             wall,
+            outbox,
             threads,
             #[cfg(feature = "process-wall")]
             processes,
@@ -135,11 +173,9 @@ impl VmThreads {
         0
     }
 
-    /// Moves what threads of this process have reported into `reports`.
+    /// Moves what VMs have reported into `reports`.
     pub(crate) fn take_reports(&self, reports: &mut Vec<VmReport>) {
-        if let Some(threads) = &self.threads {
-            threads.take_reports(reports);
-        }
+        reports.append(&mut lock(&self.outbox.reports));
     }
 
     /// Whether a thread may have reported and told nobody, because it went on with more work at once.
