@@ -171,7 +171,7 @@ impl Workers {
 }
 
 fn fence(
-    tx: &Tx<'_>,
+    tx: &mut Tx<'_>,
     statements: &mut Statements<'_>,
     workers: &mut Workers,
     turn: &TurnCommit,
@@ -179,61 +179,27 @@ fn fence(
     let Some(worker) = workers.live(tx, turn.lease.worker)? else {
         return Ok(Pass::Refused(CommitRefused::LeaseLost));
     };
-    let (frame_key, run_key) = (turn.frame.key(), turn.task_run.key());
-    let first = turn.delivered.first();
-    let mut rows = statements.hot(Hot::Frame)?.query((
-        frame_key,
-        run_key,
-        first.map(|delivery| delivery.seq.0),
-        first.map(|delivery| delivery.child.key()),
-    ))?;
-    let Some(row) = rows.next()? else {
+    let Some(found) = find(tx, statements, turn, worker)? else {
         return Ok(Pass::Refused(CommitRefused::Gone));
     };
-    let status: StackStatus = row
-        .get_ref(1)?
-        .as_str()
-        .map_err(rusqlite::Error::from)?
-        .parse()?;
-    let (epoch, number): (u32, u32) = (row.get(3)?, row.get(4)?);
-    let same_epoch = epoch == turn.lease.epoch.0;
+    let (mut frame, number) = (found.frame, found.turn);
+    let same_epoch = found.epoch == turn.lease.epoch.0;
     let applied = if matches!(turn.next, FrameNext::Blocked(_)) {
-        number == turn.turn.0 && (status == StackStatus::Blocked || status.is_terminal())
+        number == turn.turn.0
+            && (frame.status == StackStatus::Blocked || frame.status.is_terminal())
     } else {
         number == turn.turn.0 + 1
     };
     if same_epoch && applied {
-        return Ok(Pass::Already(status));
+        return Ok(Pass::Already(frame.status));
     }
-    if status.is_terminal() {
+    if frame.status.is_terminal() {
         return Ok(Pass::Refused(CommitRefused::Ended));
     }
-    let mine = row.get::<_, Option<i64>>(2)? == Some(worker);
-    if number != turn.turn.0 || !same_epoch || !mine {
+    if number != turn.turn.0 || !same_epoch || found.owner != Some(worker) {
         return Ok(Pass::Refused(CommitRefused::Superseded));
     }
-    let mut frame = Frame {
-        no: row.get(0)?,
-        worker,
-        key: frame_key,
-        run: run_key,
-        parent: row.get(8)?,
-        depth: row.get(9)?,
-        priority: row.get(10)?,
-        made: row.get(5)?,
-        delivered: row.get(6)?,
-        dropped: row.get(7)?,
-        status,
-        deliveries: Vec::with_capacity(turn.delivered.len()),
-        made_open: 0,
-        run_cancelled: false,
-    };
-    let first = match first {
-        Some(delivery) => delivered_child(row, CHILD_OF_FRAME, delivery, worker)?,
-        None => None,
-    };
-    drop(rows);
-    if let Some(refused) = fence_deliveries(statements, turn, first, &mut frame)? {
+    if let Some(refused) = fence_deliveries(statements, turn, found.first, &mut frame)? {
         return Ok(Pass::Refused(refused));
     }
     if matches!(turn.next, FrameNext::Suspended) && !leaves_something(tx, turn, &frame)? {
@@ -242,22 +208,98 @@ fn fence(
     Ok(Pass::Apply(frame))
 }
 
-/// `first` is the first delivered child, which was read with the frame.
+/// The frame of a turn as it stands in its row.
+struct Found {
+    frame: Frame,
+    owner: Option<i64>,
+    epoch: u32,
+    turn: u32,
+    /// The first delivered child where it was read as well, and is as the turn says.
+    first: Option<Child>,
+}
+
+/// By the numbers that this writer remembers, or else by ids.
+fn find(
+    tx: &mut Tx<'_>,
+    statements: &mut Statements<'_>,
+    turn: &TurnCommit,
+    worker: i64,
+) -> Outcome<Option<Found>> {
+    let (frame, run) = (turn.frame.key(), turn.task_run.key());
+    let first = turn.delivered.first();
+    let (seq, child) = (
+        first.map(|delivery| delivery.seq.0),
+        first.map(|delivery| delivery.child.key()),
+    );
+    if let Some(no) = tx.numbers.of(turn.frame) {
+        let child_no = first.and_then(|delivery| tx.numbers.of(delivery.child));
+        let mut rows = statements
+            .hot(Hot::FrameAt)?
+            .query((no, frame, run, child_no, seq, child))?;
+        if let Some(row) = rows.next()? {
+            return found(row, turn, frame, run, worker).map(Some);
+        }
+    }
+    let mut rows = statements
+        .hot(Hot::Frame)?
+        .query((frame, run, seq, child))?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let found = found(row, turn, frame, run, worker)?;
+    tx.numbers.note(turn.frame, found.frame.no);
+    Ok(Some(found))
+}
+
+/// A row of [`Hot::Frame`] or [`Hot::FrameAt`].
+fn found(row: &Row<'_>, turn: &TurnCommit, key: Key, run: Key, worker: i64) -> Outcome<Found> {
+    let status: StackStatus = row
+        .get_ref(1)?
+        .as_str()
+        .map_err(rusqlite::Error::from)?
+        .parse()?;
+    Ok(Found {
+        frame: Frame {
+            no: row.get(0)?,
+            worker,
+            key,
+            run,
+            parent: row.get(8)?,
+            depth: row.get(9)?,
+            priority: row.get(10)?,
+            made: row.get(5)?,
+            delivered: row.get(6)?,
+            dropped: row.get(7)?,
+            status,
+            deliveries: Vec::with_capacity(turn.delivered.len()),
+            made_open: 0,
+            run_cancelled: false,
+        },
+        owner: row.get(2)?,
+        epoch: row.get(3)?,
+        turn: row.get(4)?,
+        first: match turn.delivered.first() {
+            Some(delivery) => delivered_child(row, CHILD_OF_FRAME, delivery, worker)?,
+            None => None,
+        },
+    })
+}
+
+/// `first` is the first delivered child, if it was read with the frame.
 fn fence_deliveries(
     statements: &mut Statements<'_>,
     turn: &TurnCommit,
-    first: Option<Child>,
+    mut first: Option<Child>,
     frame: &mut Frame,
 ) -> Outcome<Option<CommitRefused>> {
     let mut seen = HashSet::new();
-    let mut first = Some(first);
     for delivery in &turn.delivered {
         let stale = Some(CommitRefused::Stale { seq: delivery.seq });
         if turn.delivered.len() > 1 && !seen.insert(delivery.child) {
             return Ok(stale);
         }
         let child = if let Some(first) = first.take() {
-            first
+            Some(first)
         } else {
             let key = (frame.no, delivery.seq.0, delivery.child.key());
             let mut rows = statements.hot(Hot::Child)?.query(key)?;
@@ -400,6 +442,42 @@ fn make(
     new: &NewStackRun,
 ) -> Outcome<()> {
     frame.made += 1;
+    let inserted = match &new.kind {
+        MadeKind::Call {
+            service,
+            path,
+            args,
+            policy,
+        } if new.claimed => statements.hot(Hot::MakeCall)?.execute((
+            new.id.key(),
+            frame.run,
+            frame.no,
+            frame.made,
+            frame.depth,
+            frame.priority,
+            frame.worker,
+            service,
+            path,
+            args.text(),
+            turn.time.as_millis(),
+            policy.as_ref().map(Json::text),
+        )),
+        _ => return make_any(tx, statements, turn, frame, new),
+    };
+    inserted.map_err(|error| made_twice(error, new.id))?;
+    frame.made_open += 1;
+    tx.numbers.note(new.id, tx.conn.last_insert_rowid());
+    Ok(())
+}
+
+/// A child of any kind, which may wait for anyone.
+fn make_any(
+    tx: &mut Tx<'_>,
+    statements: &mut Statements<'_>,
+    turn: &TurnCommit,
+    frame: &mut Frame,
+    new: &NewStackRun,
+) -> Outcome<()> {
     let time = turn.time.as_millis();
     let (kind, service, path, args, version, due_at, depth) = match &new.kind {
         MadeKind::Call {
@@ -483,6 +561,7 @@ fn make(
     if let Err(error) = statements.hot(Hot::Make)?.execute(row) {
         return Err(made_twice(error, new.id));
     }
+    tx.numbers.note(new.id, tx.conn.last_insert_rowid());
     let met = kind == "signal"
         && !turn.dropped.contains(&new.id)
         && meet_stored_signal(tx, frame.run, key, path, time)?;

@@ -11,15 +11,19 @@ use crate::fault::Outcome;
 /// A statement of the hot path.
 #[derive(Clone, Copy)]
 pub(crate) enum Hot {
-    /// A frame with the first child that its turn delivers.
+    /// A frame with the first child that its turn delivers, by their ids.
     Frame,
+    /// The same by their numbers, as far as these are known.
+    FrameAt,
     /// A further one, by the frame's number and the place in it: an index of numbers is walked faster than one of ids.
     Child,
     /// A call that the worker's own service answered.
     DeliverLocal,
     /// A child that was settled before.
     DeliverRecorded,
-    /// A child.
+    /// A call that the worker asks itself.
+    MakeCall,
+    /// Any other child.
     Make,
     /// The frame goes on in the status that it has.
     GoOn,
@@ -40,6 +44,12 @@ impl Hot {
                  FROM stack_runs f LEFT JOIN stack_runs c ON c.parent_no = f.no AND c.seq = ?3 AND +c.id = ?4 \
                  WHERE f.id = ?1 AND f.task_run_id = ?2 AND f.kind = 'frame'"
             }
+            Self::FrameAt => {
+                "SELECT f.no, f.status, f.owner, f.epoch, f.turn, f.made_count, f.delivered_count, f.dropped_count, f.parent_no, f.depth, \
+                 f.priority, c.no, c.kind, c.status, c.owner, c.epoch, c.delivered_order \
+                 FROM stack_runs f LEFT JOIN stack_runs c ON c.no = ?4 AND +c.parent_no = f.no AND +c.seq = ?5 AND +c.id = ?6 \
+                 WHERE f.no = ?1 AND +f.id = ?2 AND +f.task_run_id = ?3 AND f.kind = 'frame'"
+            }
             Self::Child => {
                 "SELECT no, kind, status, owner, epoch, delivered_order FROM stack_runs WHERE parent_no = ?1 AND seq = ?2 AND +id = ?3"
             }
@@ -49,6 +59,11 @@ impl Hot {
             }
             Self::DeliverRecorded => {
                 "UPDATE stack_runs SET delivered_order = ?2, delivered_turn = ?3, delivered_at = ?4, unread = NULL WHERE no = ?1"
+            }
+            Self::MakeCall => {
+                "INSERT INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
+                 made_count, delivered_count, dropped_count, attempt, in_doubt, service, path, args, created_at, started_at, policy) \
+                 VALUES (?1, ?2, ?3, 'call', ?4, ?5, ?6, 'processing', ?7, 1, 0, 0, 0, 0, 1, 0, ?8, ?9, ?10, ?11, ?11, ?12)"
             }
             Self::Make => {
                 "INSERT INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
