@@ -1,22 +1,22 @@
 //! The commit of turns (PROTOCOL a3): all fences, then all settlements and inserts, then all next statuses with their wakes.
 //!
-//! The hot path: a step of a chain is one read (the frame with the call that it delivers), one UPDATE of that call, one INSERT of the
-//! made one and one UPDATE of the frame; the UPDATEs touch one index, that by owner. Fences are read before anything is written, so that
-//! a refused turn leaves nothing to undo.
+//! The hot path: a step of a chain is one read (the frame with the call that it delivers, both by their numbers), one UPDATE of that call,
+//! one INSERT of the made one, together with seven others where there are, and one UPDATE of the frame; the UPDATEs touch one index,
+//! that by owner. Fences are read before anything is written, so that a refused turn leaves nothing to undo.
 
 use std::collections::HashSet;
 
 use rusqlite::{OptionalExtension, Row};
 use tasker_adaptor::{
-    CommitRefused, Delivery, DeliverySource, Failure, FrameNext, Json, LogLine, MadeKind,
-    NewStackRun, Outcome as Ending, StackRunId, StackStatus, StorageError, TurnCommit, TurnReceipt,
-    WorkerId,
+    CommitRefused, Delivery, DeliverySource, Failure, FrameNext, LogLine, Outcome as Ending,
+    StackRunId, StackStatus, StorageError, TurnCommit, TurnReceipt, WorkerId,
 };
 
 use crate::cached::Cached as _;
 use crate::columns::{HasKey, Key, ending_columns};
-use crate::fault::{Fault, Outcome, Refusable};
+use crate::fault::{Outcome, Refusable};
 use crate::hot::{Hot, Statements};
+use crate::make::{Calls, make};
 use crate::tree::{
     BlockedRow, EndingFrame, FrameEnd, block, cancel_open_rows, frame_ended, leave_children, live,
     refresh_run,
@@ -62,11 +62,13 @@ pub(crate) fn commit(tx: &mut Tx<'_>, turns: &[TurnCommit]) -> Outcome<Refusable
     for turn in turns {
         passes.push(fence(tx, &mut statements, &mut workers, turn)?);
     }
+    let mut calls = Calls::default();
     for (turn, pass) in turns.iter().zip(&mut passes) {
         if let Pass::Apply(frame) = pass {
-            write(tx, &mut statements, turn, frame)?;
+            write(tx, &mut statements, &mut calls, turn, frame)?;
         }
     }
+    calls.insert(tx, &mut statements)?;
     let mut woken = HashSet::new();
     for (turn, pass) in turns.iter().zip(&mut passes) {
         if let Pass::Apply(frame) = pass {
@@ -121,23 +123,23 @@ enum Pass {
 }
 
 /// A frame between its fence and its next status.
-struct Frame {
-    no: i64,
+pub(crate) struct Frame {
+    pub(crate) no: i64,
     /// Number of the worker whose turn this is.
-    worker: i64,
+    pub(crate) worker: i64,
     key: Key,
-    run: Key,
+    pub(crate) run: Key,
     parent: Option<i64>,
-    depth: u32,
-    priority: i32,
-    made: u32,
+    pub(crate) depth: u32,
+    pub(crate) priority: i32,
+    pub(crate) made: u32,
     delivered: u32,
     dropped: u32,
     /// The column as it is.
     status: StackStatus,
     deliveries: Vec<Child>,
     /// Children made by this turn that are open and cannot have settled.
-    made_open: u32,
+    pub(crate) made_open: u32,
     /// The turn ended the run as cancelled: nothing may stay open in it.
     run_cancelled: bool,
 }
@@ -385,10 +387,11 @@ fn is_open_child(tx: &Tx<'_>, turn: &TurnCommit, frame: &Frame, id: StackRunId) 
 }
 
 /// Settlements, inserts, drops and log lines.
-fn write(
+fn write<'t>(
     tx: &mut Tx<'_>,
     statements: &mut Statements<'_>,
-    turn: &TurnCommit,
+    calls: &mut Calls<'t>,
+    turn: &'t TurnCommit,
     frame: &mut Frame,
 ) -> Outcome<()> {
     if !turn.logs.is_empty() {
@@ -426,185 +429,15 @@ fn write(
         ))?;
     }
     for new in &turn.made {
-        make(tx, statements, turn, frame, new)?;
+        make(tx, statements, calls, turn, frame, new)?;
+    }
+    if !turn.dropped.is_empty() {
+        calls.insert(tx, statements)?;
     }
     for id in &turn.dropped {
         drop_child(tx, turn, frame, *id)?;
     }
     Ok(())
-}
-
-fn make(
-    tx: &mut Tx<'_>,
-    statements: &mut Statements<'_>,
-    turn: &TurnCommit,
-    frame: &mut Frame,
-    new: &NewStackRun,
-) -> Outcome<()> {
-    frame.made += 1;
-    let inserted = match &new.kind {
-        MadeKind::Call {
-            service,
-            path,
-            args,
-            policy,
-        } if new.claimed => statements.hot(Hot::MakeCall)?.execute((
-            new.id.key(),
-            frame.run,
-            frame.no,
-            frame.made,
-            frame.depth,
-            frame.priority,
-            frame.worker,
-            service,
-            path,
-            args.text(),
-            turn.time.as_millis(),
-            policy.as_ref().map(Json::text),
-        )),
-        _ => return make_any(tx, statements, turn, frame, new),
-    };
-    inserted.map_err(|error| made_twice(error, new.id))?;
-    frame.made_open += 1;
-    tx.numbers.note(new.id, tx.conn.last_insert_rowid());
-    Ok(())
-}
-
-/// A child of any kind, which may wait for anyone.
-fn make_any(
-    tx: &mut Tx<'_>,
-    statements: &mut Statements<'_>,
-    turn: &TurnCommit,
-    frame: &mut Frame,
-    new: &NewStackRun,
-) -> Outcome<()> {
-    let time = turn.time.as_millis();
-    let (kind, service, path, args, version, due_at, depth) = match &new.kind {
-        MadeKind::Call {
-            service,
-            path,
-            args,
-            ..
-        } => (
-            "call",
-            service.as_str(),
-            path.as_str(),
-            Some(args.text()),
-            None,
-            None,
-            frame.depth,
-        ),
-        MadeKind::Frame {
-            task,
-            version,
-            input,
-            depth,
-        } => (
-            "frame",
-            "tasks",
-            task.as_str(),
-            Some(input.text()),
-            Some(version.as_str()),
-            None,
-            *depth,
-        ),
-        MadeKind::Timer { path, args, due_at } => (
-            "timer",
-            "timer",
-            path.as_str(),
-            Some(args.text()),
-            None,
-            Some(due_at.as_millis()),
-            frame.depth,
-        ),
-        MadeKind::Signal { name } => (
-            "signal",
-            "signal",
-            name.as_str(),
-            None,
-            None,
-            None,
-            frame.depth,
-        ),
-    };
-    let policy = match &new.kind {
-        MadeKind::Call { policy, .. } => policy.as_ref().map(Json::text),
-        _ => None,
-    };
-    let is_claimable = matches!(kind, "call" | "frame");
-    let claimed = new.claimed && is_claimable;
-    let owner = claimed.then_some(frame.worker);
-    let key = new.id.key();
-    let row = rusqlite::params![
-        key,
-        frame.run,
-        frame.no,
-        kind,
-        frame.made,
-        depth,
-        frame.priority,
-        if claimed { "processing" } else { "pending" },
-        owner,
-        i64::from(claimed),
-        i64::from(claimed && kind == "call"),
-        due_at,
-        (is_claimable && !claimed).then_some(time),
-        (!is_claimable).then_some(1),
-        service,
-        path,
-        args,
-        version,
-        time,
-        (claimed && kind == "call").then_some(time),
-        policy,
-    ];
-    if let Err(error) = statements.hot(Hot::Make)?.execute(row) {
-        return Err(made_twice(error, new.id));
-    }
-    tx.numbers.note(new.id, tx.conn.last_insert_rowid());
-    let met = kind == "signal"
-        && !turn.dropped.contains(&new.id)
-        && meet_stored_signal(tx, frame.run, key, path, time)?;
-    if !met {
-        frame.made_open += 1;
-    }
-    if is_claimable && !claimed {
-        tx.hint_work();
-    }
-    Ok(())
-}
-
-/// Ids are used once: a second row under an id is the caller's bug, and the turns of its batch are undone.
-fn made_twice(error: rusqlite::Error, id: StackRunId) -> Fault {
-    if error.sqlite_error_code() != Some(rusqlite::ErrorCode::ConstraintViolation) {
-        return Fault::Sql(error);
-    }
-    Fault::Undo(StorageError::Misuse {
-        what: format!("stack run {id} was made twice; every row needs an id of its own"),
-    })
-}
-
-/// A wait that begins takes the oldest stored signal of its name.
-fn meet_stored_signal(tx: &Tx<'_>, run: Key, wait: Key, name: &str, time: i64) -> Outcome<bool> {
-    let stored: Option<(i64, String)> = tx
-        .conn
-        .cached(
-            "SELECT rowid, payload FROM signals WHERE task_run_id = ?1 AND name = ?2 AND consumed_by IS NULL ORDER BY rowid LIMIT 1",
-        )?
-        .query_row((run, name), |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((signal, payload)) = stored else {
-        return Ok(false);
-    };
-    tx.conn
-        .cached("UPDATE signals SET consumed_by = ?2 WHERE rowid = ?1")?
-        .execute((signal, wait))?;
-    tx.conn
-        .cached(
-            "UPDATE stack_runs SET status = 'completed', outcome = ?2, settled_at = ?3, waits = NULL, unread = parent_no WHERE id = ?1",
-        )?
-        .execute((wait, payload, time))?;
-    Ok(true)
 }
 
 /// A cleared timer or an aborted call ends without a result.

@@ -29,6 +29,7 @@ mod journal;
 mod leases;
 mod log_file;
 mod maintenance;
+mod make;
 mod numbers;
 mod options;
 #[cfg(test)]
