@@ -1,8 +1,8 @@
 //! The floor of the storage figures: the rows that an engine leaves, written against bare rusqlite.
 //!
-//! Same tables and indexes, same pragmas, statements prepared once a transaction, the same rows in the same order, so many turns a
-//! transaction as the engine's commits had in the mean. No engine, no fences, no reads, no task: what remains is what SQLite and the
-//! disk cost.
+//! Same tables and indexes, same pragmas, statements prepared once a transaction, calls inserted eight at a time, the same rows in the
+//! same order within each kind, so many turns a transaction as the engine's commits had in the mean. No engine, no fences, no reads, no
+//! task: what remains is what SQLite and the disk cost.
 
 use std::path::Path;
 
@@ -35,6 +35,8 @@ const TIME: i64 = 1_700_000_000_000;
 pub struct Floor {
     connection: Connection,
     ids: Ids,
+    /// Stack runs inserted so far: the number of the last one, as nothing is deleted.
+    rows: i64,
 }
 
 /// A frame as its writer knows it.
@@ -74,6 +76,7 @@ impl Floor {
         Ok(Self {
             connection,
             ids: Ids::default(),
+            rows: 0,
         })
     }
 
@@ -87,11 +90,16 @@ impl Floor {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.set_drop_behavior(DropBehavior::Rollback);
-        let value = work(&mut Batch {
+        let mut batch = Batch {
             connection: &transaction,
             statements: Default::default(),
             ids: &mut self.ids,
-        })?;
+            rows: &mut self.rows,
+            calls: Vec::new(),
+        };
+        let value = work(&mut batch)?;
+        batch.insert_calls()?;
+        drop(batch);
         transaction.commit()?;
         Ok(value)
     }
@@ -204,10 +212,39 @@ pub struct Batch<'c> {
     /// Those of [`SQL`] that it has used.
     statements: [Option<CachedStatement<'c>>; SQL.len()],
     ids: &'c mut Ids,
+    rows: &'c mut i64,
+    /// Calls that wait for others, as the adaptor's do.
+    calls: Vec<Call>,
 }
 
+/// A call that is not inserted yet.
+struct Call {
+    no: i64,
+    id: Id,
+    run: Id,
+    parent: i64,
+    seq: u32,
+}
+
+/// Calls of one statement, as in the adaptor, which says why `FAIL`.
+const CALLS_AT_ONCE: usize = 8;
+
+macro_rules! calls {
+    () => {
+        "INSERT OR FAIL INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
+         made_count, delivered_count, dropped_count, attempt, in_doubt, service, path, args, created_at, started_at) VALUES "
+    };
+}
+macro_rules! call {
+    () => {
+        "(?, ?, ?, 'call', ?, 0, 0, 'processing', ?, 1, 0, 0, 0, 0, 1, 0, 'bench', 'step', ?, ?, ?)"
+    };
+}
+/// Values of a row of these.
+const CALL_VALUES: usize = 8;
+
 /// What a transaction writes with; the constants below are its places.
-const SQL: [&str; 12] = [
+const SQL: [&str; 14] = [
     "INSERT INTO task_runs (id, task, version, status, input, request_hash, priority, run_at, created_at) \
      VALUES (?1, 'chain', ?2, 'queued', ?3, ?4, 0, ?5, ?5)",
     "INSERT INTO stack_runs (id, task_run_id, kind, seq, depth, priority, status, epoch, turn, made_count, delivered_count, \
@@ -228,6 +265,25 @@ const SQL: [&str; 12] = [
      status = 'completed', outcome = ?5, owner = NULL, unread = parent_no, settled_at = ?4 WHERE no = ?1",
     "UPDATE stack_runs SET status = 'pending_resume' WHERE no = ?1",
     "UPDATE task_runs SET status = 'completed', outcome = ?2, ended_at = ?3 WHERE id = ?1",
+    concat!(calls!(), call!()),
+    concat!(
+        calls!(),
+        call!(),
+        ",",
+        call!(),
+        ",",
+        call!(),
+        ",",
+        call!(),
+        ",",
+        call!(),
+        ",",
+        call!(),
+        ",",
+        call!(),
+        ",",
+        call!()
+    ),
 ];
 const NEW_RUN: usize = 0;
 const NEW_ROOT: usize = 1;
@@ -241,14 +297,64 @@ const SUSPEND: usize = 8;
 const END: usize = 9;
 const WAKE: usize = 10;
 const END_RUN: usize = 11;
+const MAKE_CALL: usize = 12;
+const MAKE_CALLS: usize = 13;
 
-impl Batch<'_> {
-    fn execute(&mut self, which: usize, values: impl Params) -> rusqlite::Result<()> {
-        let statement = match &mut self.statements[which] {
+impl<'c> Batch<'c> {
+    fn statement(&mut self, which: usize) -> rusqlite::Result<&mut CachedStatement<'c>> {
+        Ok(match &mut self.statements[which] {
             Some(statement) => statement,
             unused => unused.insert(self.connection.prepare_cached(SQL[which])?),
+        })
+    }
+
+    fn execute(&mut self, which: usize, values: impl Params) -> rusqlite::Result<()> {
+        self.statement(which)?.execute(values).map(drop)
+    }
+
+    /// A call, in company.
+    fn call(&mut self, frame: &mut Frame) -> rusqlite::Result<()> {
+        frame.made += 1;
+        *self.rows += 1;
+        frame.children.push(*self.rows);
+        self.calls.push(Call {
+            no: *self.rows,
+            id: self.ids.next(),
+            run: frame.run,
+            parent: frame.no,
+            seq: frame.made,
+        });
+        if self.calls.len() == CALLS_AT_ONCE {
+            self.insert_calls()?;
+        }
+        Ok(())
+    }
+
+    /// Inserts the calls that wait.
+    fn insert_calls(&mut self) -> rusqlite::Result<()> {
+        let calls = std::mem::take(&mut self.calls);
+        let (which, at_once) = match calls.len() {
+            CALLS_AT_ONCE => (MAKE_CALLS, CALLS_AT_ONCE),
+            _ => (MAKE_CALL, 1),
         };
-        statement.execute(values).map(drop)
+        for calls in calls.chunks(at_once) {
+            let statement = self.statement(which)?;
+            for (index, call) in calls.iter().enumerate() {
+                let first = index * CALL_VALUES + 1;
+                statement.raw_bind_parameter(first, call.id)?;
+                statement.raw_bind_parameter(first + 1, call.run)?;
+                statement.raw_bind_parameter(first + 2, call.parent)?;
+                statement.raw_bind_parameter(first + 3, call.seq)?;
+                statement.raw_bind_parameter(first + 4, OWNER)?;
+                statement.raw_bind_parameter(first + 5, ARGS)?;
+                statement.raw_bind_parameter(first + 6, TIME)?;
+                statement.raw_bind_parameter(first + 7, TIME)?;
+            }
+            statement.raw_execute()?;
+            let last = calls.last().map(|call| call.no);
+            debug_assert_eq!(last, Some(self.connection.last_insert_rowid()));
+        }
+        Ok(())
     }
 
     /// A task run and its root frame.
@@ -256,9 +362,10 @@ impl Batch<'_> {
         let (run, id) = (self.ids.next(), self.ids.next());
         self.execute(NEW_RUN, params![run, VERSION, INPUT, HASH, TIME])?;
         self.execute(NEW_ROOT, params![id, run, TIME, VERSION])?;
+        *self.rows += 1;
         Ok(Frame {
             run,
-            no: self.connection.last_insert_rowid(),
+            no: *self.rows,
             parent: None,
             nests: false,
             made: 0,
@@ -285,7 +392,7 @@ impl Batch<'_> {
             }
         }
         for _ in 0..turn.makes {
-            self.make(frame, "call", "bench", "step")?;
+            self.call(frame)?;
         }
         self.go_on(frame, turn.ends)
     }
@@ -293,7 +400,7 @@ impl Batch<'_> {
     /// A turn that makes a nested frame, claimed at birth.
     pub fn nest(&mut self, frame: &mut Frame) -> rusqlite::Result<Frame> {
         frame.nests = true;
-        let no = self.make(frame, "frame", "tasks", "child")?;
+        let no = self.make(frame)?;
         self.go_on(frame, false)?;
         Ok(Frame {
             run: frame.run,
@@ -306,24 +413,19 @@ impl Batch<'_> {
         })
     }
 
-    fn make(
-        &mut self,
-        frame: &mut Frame,
-        kind: &str,
-        service: &str,
-        path: &str,
-    ) -> rusqlite::Result<i64> {
+    fn make(&mut self, frame: &mut Frame) -> rusqlite::Result<i64> {
+        self.insert_calls()?;
         frame.made += 1;
         let id = self.ids.next();
         self.execute(
             MAKE,
             params![
-                id, frame.run, frame.no, kind, frame.made, OWNER, service, path, ARGS, TIME
+                id, frame.run, frame.no, "frame", frame.made, OWNER, "tasks", "child", ARGS, TIME
             ],
         )?;
-        let no = self.connection.last_insert_rowid();
-        frame.children.push(no);
-        Ok(no)
+        *self.rows += 1;
+        frame.children.push(*self.rows);
+        Ok(*self.rows)
     }
 
     fn go_on(&mut self, frame: &Frame, ends: bool) -> rusqlite::Result<()> {

@@ -249,6 +249,7 @@ fn take_frame(
             "UPDATE stack_runs SET status = 'processing', owner = ?2, epoch = epoch + 1, ready_at = NULL WHERE no = ?1",
         )?
         .execute((no, owner))?;
+    tx.numbers.note(row.id, no);
     row.status = StackStatus::Processing;
     row.owner = Some(worker);
     row.epoch = row.epoch.next();

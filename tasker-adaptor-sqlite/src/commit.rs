@@ -1,22 +1,22 @@
 //! The commit of turns (PROTOCOL a3): all fences, then all settlements and inserts, then all next statuses with their wakes.
 //!
-//! The hot path: a step of a chain is one read (the frame with the call that it delivers), one UPDATE of that call, one INSERT of the
-//! made one and one UPDATE of the frame; the UPDATEs touch one index, that by owner. Fences are read before anything is written, so that
-//! a refused turn leaves nothing to undo.
+//! The hot path: a step of a chain is one read (the frame with the call that it delivers, both by their numbers), one UPDATE of that call,
+//! one INSERT of the made one, together with seven others where there are, and one UPDATE of the frame; the UPDATEs touch one index,
+//! that by owner. Fences are read before anything is written, so that a refused turn leaves nothing to undo.
 
 use std::collections::HashSet;
 
 use rusqlite::{OptionalExtension, Row};
 use tasker_adaptor::{
-    CommitRefused, Delivery, DeliverySource, Failure, FrameNext, Json, LogLine, MadeKind,
-    NewStackRun, Outcome as Ending, StackRunId, StackStatus, StorageError, TurnCommit, TurnReceipt,
-    WorkerId,
+    CommitRefused, Delivery, DeliverySource, Failure, FrameNext, LogLine, Outcome as Ending,
+    StackRunId, StackStatus, StorageError, TurnCommit, TurnReceipt, WorkerId,
 };
 
 use crate::cached::Cached as _;
 use crate::columns::{HasKey, Key, ending_columns};
-use crate::fault::{Fault, Outcome, Refusable};
+use crate::fault::{Outcome, Refusable};
 use crate::hot::{Hot, Statements};
+use crate::make::{Calls, make};
 use crate::tree::{
     BlockedRow, EndingFrame, FrameEnd, block, cancel_open_rows, frame_ended, leave_children, live,
     refresh_run,
@@ -62,11 +62,13 @@ pub(crate) fn commit(tx: &mut Tx<'_>, turns: &[TurnCommit]) -> Outcome<Refusable
     for turn in turns {
         passes.push(fence(tx, &mut statements, &mut workers, turn)?);
     }
+    let mut calls = Calls::default();
     for (turn, pass) in turns.iter().zip(&mut passes) {
         if let Pass::Apply(frame) = pass {
-            write(tx, &mut statements, turn, frame)?;
+            write(tx, &mut statements, &mut calls, turn, frame)?;
         }
     }
+    calls.insert(tx, &mut statements)?;
     let mut woken = HashSet::new();
     for (turn, pass) in turns.iter().zip(&mut passes) {
         if let Pass::Apply(frame) = pass {
@@ -121,23 +123,23 @@ enum Pass {
 }
 
 /// A frame between its fence and its next status.
-struct Frame {
-    no: i64,
+pub(crate) struct Frame {
+    pub(crate) no: i64,
     /// Number of the worker whose turn this is.
-    worker: i64,
+    pub(crate) worker: i64,
     key: Key,
-    run: Key,
+    pub(crate) run: Key,
     parent: Option<i64>,
-    depth: u32,
-    priority: i32,
-    made: u32,
+    pub(crate) depth: u32,
+    pub(crate) priority: i32,
+    pub(crate) made: u32,
     delivered: u32,
     dropped: u32,
     /// The column as it is.
     status: StackStatus,
     deliveries: Vec<Child>,
     /// Children made by this turn that are open and cannot have settled.
-    made_open: u32,
+    pub(crate) made_open: u32,
     /// The turn ended the run as cancelled: nothing may stay open in it.
     run_cancelled: bool,
 }
@@ -171,7 +173,7 @@ impl Workers {
 }
 
 fn fence(
-    tx: &Tx<'_>,
+    tx: &mut Tx<'_>,
     statements: &mut Statements<'_>,
     workers: &mut Workers,
     turn: &TurnCommit,
@@ -179,61 +181,27 @@ fn fence(
     let Some(worker) = workers.live(tx, turn.lease.worker)? else {
         return Ok(Pass::Refused(CommitRefused::LeaseLost));
     };
-    let (frame_key, run_key) = (turn.frame.key(), turn.task_run.key());
-    let first = turn.delivered.first();
-    let mut rows = statements.hot(Hot::Frame)?.query((
-        frame_key,
-        run_key,
-        first.map(|delivery| delivery.seq.0),
-        first.map(|delivery| delivery.child.key()),
-    ))?;
-    let Some(row) = rows.next()? else {
+    let Some(found) = find(tx, statements, turn, worker)? else {
         return Ok(Pass::Refused(CommitRefused::Gone));
     };
-    let status: StackStatus = row
-        .get_ref(1)?
-        .as_str()
-        .map_err(rusqlite::Error::from)?
-        .parse()?;
-    let (epoch, number): (u32, u32) = (row.get(3)?, row.get(4)?);
-    let same_epoch = epoch == turn.lease.epoch.0;
+    let (mut frame, number) = (found.frame, found.turn);
+    let same_epoch = found.epoch == turn.lease.epoch.0;
     let applied = if matches!(turn.next, FrameNext::Blocked(_)) {
-        number == turn.turn.0 && (status == StackStatus::Blocked || status.is_terminal())
+        number == turn.turn.0
+            && (frame.status == StackStatus::Blocked || frame.status.is_terminal())
     } else {
         number == turn.turn.0 + 1
     };
     if same_epoch && applied {
-        return Ok(Pass::Already(status));
+        return Ok(Pass::Already(frame.status));
     }
-    if status.is_terminal() {
+    if frame.status.is_terminal() {
         return Ok(Pass::Refused(CommitRefused::Ended));
     }
-    let mine = row.get::<_, Option<i64>>(2)? == Some(worker);
-    if number != turn.turn.0 || !same_epoch || !mine {
+    if number != turn.turn.0 || !same_epoch || found.owner != Some(worker) {
         return Ok(Pass::Refused(CommitRefused::Superseded));
     }
-    let mut frame = Frame {
-        no: row.get(0)?,
-        worker,
-        key: frame_key,
-        run: run_key,
-        parent: row.get(8)?,
-        depth: row.get(9)?,
-        priority: row.get(10)?,
-        made: row.get(5)?,
-        delivered: row.get(6)?,
-        dropped: row.get(7)?,
-        status,
-        deliveries: Vec::with_capacity(turn.delivered.len()),
-        made_open: 0,
-        run_cancelled: false,
-    };
-    let first = match first {
-        Some(delivery) => delivered_child(row, CHILD_OF_FRAME, delivery, worker)?,
-        None => None,
-    };
-    drop(rows);
-    if let Some(refused) = fence_deliveries(statements, turn, first, &mut frame)? {
+    if let Some(refused) = fence_deliveries(statements, turn, found.first, &mut frame)? {
         return Ok(Pass::Refused(refused));
     }
     if matches!(turn.next, FrameNext::Suspended) && !leaves_something(tx, turn, &frame)? {
@@ -242,22 +210,98 @@ fn fence(
     Ok(Pass::Apply(frame))
 }
 
-/// `first` is the first delivered child, which was read with the frame.
+/// The frame of a turn as it stands in its row.
+struct Found {
+    frame: Frame,
+    owner: Option<i64>,
+    epoch: u32,
+    turn: u32,
+    /// The first delivered child where it was read as well, and is as the turn says.
+    first: Option<Child>,
+}
+
+/// By the numbers that this writer remembers, or else by ids.
+fn find(
+    tx: &mut Tx<'_>,
+    statements: &mut Statements<'_>,
+    turn: &TurnCommit,
+    worker: i64,
+) -> Outcome<Option<Found>> {
+    let (frame, run) = (turn.frame.key(), turn.task_run.key());
+    let first = turn.delivered.first();
+    let (seq, child) = (
+        first.map(|delivery| delivery.seq.0),
+        first.map(|delivery| delivery.child.key()),
+    );
+    if let Some(no) = tx.numbers.of(turn.frame) {
+        let child_no = first.and_then(|delivery| tx.numbers.of(delivery.child));
+        let mut rows = statements
+            .hot(Hot::FrameAt)?
+            .query((no, frame, run, child_no, seq, child))?;
+        if let Some(row) = rows.next()? {
+            return found(row, turn, frame, run, worker).map(Some);
+        }
+    }
+    let mut rows = statements
+        .hot(Hot::Frame)?
+        .query((frame, run, seq, child))?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let found = found(row, turn, frame, run, worker)?;
+    tx.numbers.note(turn.frame, found.frame.no);
+    Ok(Some(found))
+}
+
+/// A row of [`Hot::Frame`] or [`Hot::FrameAt`].
+fn found(row: &Row<'_>, turn: &TurnCommit, key: Key, run: Key, worker: i64) -> Outcome<Found> {
+    let status: StackStatus = row
+        .get_ref(1)?
+        .as_str()
+        .map_err(rusqlite::Error::from)?
+        .parse()?;
+    Ok(Found {
+        frame: Frame {
+            no: row.get(0)?,
+            worker,
+            key,
+            run,
+            parent: row.get(8)?,
+            depth: row.get(9)?,
+            priority: row.get(10)?,
+            made: row.get(5)?,
+            delivered: row.get(6)?,
+            dropped: row.get(7)?,
+            status,
+            deliveries: Vec::with_capacity(turn.delivered.len()),
+            made_open: 0,
+            run_cancelled: false,
+        },
+        owner: row.get(2)?,
+        epoch: row.get(3)?,
+        turn: row.get(4)?,
+        first: match turn.delivered.first() {
+            Some(delivery) => delivered_child(row, CHILD_OF_FRAME, delivery, worker)?,
+            None => None,
+        },
+    })
+}
+
+/// `first` is the first delivered child, if it was read with the frame.
 fn fence_deliveries(
     statements: &mut Statements<'_>,
     turn: &TurnCommit,
-    first: Option<Child>,
+    mut first: Option<Child>,
     frame: &mut Frame,
 ) -> Outcome<Option<CommitRefused>> {
     let mut seen = HashSet::new();
-    let mut first = Some(first);
     for delivery in &turn.delivered {
         let stale = Some(CommitRefused::Stale { seq: delivery.seq });
         if turn.delivered.len() > 1 && !seen.insert(delivery.child) {
             return Ok(stale);
         }
         let child = if let Some(first) = first.take() {
-            first
+            Some(first)
         } else {
             let key = (frame.no, delivery.seq.0, delivery.child.key());
             let mut rows = statements.hot(Hot::Child)?.query(key)?;
@@ -343,10 +387,11 @@ fn is_open_child(tx: &Tx<'_>, turn: &TurnCommit, frame: &Frame, id: StackRunId) 
 }
 
 /// Settlements, inserts, drops and log lines.
-fn write(
+fn write<'t>(
     tx: &mut Tx<'_>,
     statements: &mut Statements<'_>,
-    turn: &TurnCommit,
+    calls: &mut Calls<'t>,
+    turn: &'t TurnCommit,
     frame: &mut Frame,
 ) -> Outcome<()> {
     if !turn.logs.is_empty() {
@@ -384,148 +429,15 @@ fn write(
         ))?;
     }
     for new in &turn.made {
-        make(tx, statements, turn, frame, new)?;
+        make(tx, statements, calls, turn, frame, new)?;
+    }
+    if !turn.dropped.is_empty() {
+        calls.insert(tx, statements)?;
     }
     for id in &turn.dropped {
         drop_child(tx, turn, frame, *id)?;
     }
     Ok(())
-}
-
-fn make(
-    tx: &mut Tx<'_>,
-    statements: &mut Statements<'_>,
-    turn: &TurnCommit,
-    frame: &mut Frame,
-    new: &NewStackRun,
-) -> Outcome<()> {
-    frame.made += 1;
-    let time = turn.time.as_millis();
-    let (kind, service, path, args, version, due_at, depth) = match &new.kind {
-        MadeKind::Call {
-            service,
-            path,
-            args,
-            ..
-        } => (
-            "call",
-            service.as_str(),
-            path.as_str(),
-            Some(args.text()),
-            None,
-            None,
-            frame.depth,
-        ),
-        MadeKind::Frame {
-            task,
-            version,
-            input,
-            depth,
-        } => (
-            "frame",
-            "tasks",
-            task.as_str(),
-            Some(input.text()),
-            Some(version.as_str()),
-            None,
-            *depth,
-        ),
-        MadeKind::Timer { path, args, due_at } => (
-            "timer",
-            "timer",
-            path.as_str(),
-            Some(args.text()),
-            None,
-            Some(due_at.as_millis()),
-            frame.depth,
-        ),
-        MadeKind::Signal { name } => (
-            "signal",
-            "signal",
-            name.as_str(),
-            None,
-            None,
-            None,
-            frame.depth,
-        ),
-    };
-    let policy = match &new.kind {
-        MadeKind::Call { policy, .. } => policy.as_ref().map(Json::text),
-        _ => None,
-    };
-    let is_claimable = matches!(kind, "call" | "frame");
-    let claimed = new.claimed && is_claimable;
-    let owner = claimed.then_some(frame.worker);
-    let key = new.id.key();
-    let row = rusqlite::params![
-        key,
-        frame.run,
-        frame.no,
-        kind,
-        frame.made,
-        depth,
-        frame.priority,
-        if claimed { "processing" } else { "pending" },
-        owner,
-        i64::from(claimed),
-        i64::from(claimed && kind == "call"),
-        due_at,
-        (is_claimable && !claimed).then_some(time),
-        (!is_claimable).then_some(1),
-        service,
-        path,
-        args,
-        version,
-        time,
-        (claimed && kind == "call").then_some(time),
-        policy,
-    ];
-    if let Err(error) = statements.hot(Hot::Make)?.execute(row) {
-        return Err(made_twice(error, new.id));
-    }
-    let met = kind == "signal"
-        && !turn.dropped.contains(&new.id)
-        && meet_stored_signal(tx, frame.run, key, path, time)?;
-    if !met {
-        frame.made_open += 1;
-    }
-    if is_claimable && !claimed {
-        tx.hint_work();
-    }
-    Ok(())
-}
-
-/// Ids are used once: a second row under an id is the caller's bug, and the turns of its batch are undone.
-fn made_twice(error: rusqlite::Error, id: StackRunId) -> Fault {
-    if error.sqlite_error_code() != Some(rusqlite::ErrorCode::ConstraintViolation) {
-        return Fault::Sql(error);
-    }
-    Fault::Undo(StorageError::Misuse {
-        what: format!("stack run {id} was made twice; every row needs an id of its own"),
-    })
-}
-
-/// A wait that begins takes the oldest stored signal of its name.
-fn meet_stored_signal(tx: &Tx<'_>, run: Key, wait: Key, name: &str, time: i64) -> Outcome<bool> {
-    let stored: Option<(i64, String)> = tx
-        .conn
-        .cached(
-            "SELECT rowid, payload FROM signals WHERE task_run_id = ?1 AND name = ?2 AND consumed_by IS NULL ORDER BY rowid LIMIT 1",
-        )?
-        .query_row((run, name), |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((signal, payload)) = stored else {
-        return Ok(false);
-    };
-    tx.conn
-        .cached("UPDATE signals SET consumed_by = ?2 WHERE rowid = ?1")?
-        .execute((signal, wait))?;
-    tx.conn
-        .cached(
-            "UPDATE stack_runs SET status = 'completed', outcome = ?2, settled_at = ?3, waits = NULL, unread = parent_no WHERE id = ?1",
-        )?
-        .execute((wait, payload, time))?;
-    Ok(true)
 }
 
 /// A cleared timer or an aborted call ends without a result.

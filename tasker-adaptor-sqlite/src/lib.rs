@@ -29,6 +29,8 @@ mod journal;
 mod leases;
 mod log_file;
 mod maintenance;
+mod make;
+mod numbers;
 mod options;
 #[cfg(test)]
 mod plans;

@@ -21,6 +21,7 @@ use crate::cached::Cached as _;
 use crate::connection::open_writer;
 use crate::fault::{BACKEND, Fault, Outcome, closed};
 use crate::log_file::{LogFile, Touched};
+use crate::numbers::Numbers;
 use crate::options::Options;
 
 /// Rows that one transaction takes at most, by the weights that operations give themselves.
@@ -30,6 +31,8 @@ const BATCH_WEIGHT: usize = 4_096;
 pub(crate) struct Tx<'c> {
     /// The connection, inside the transaction.
     pub(crate) conn: &'c Connection,
+    /// Of rows, for who looks one up.
+    pub(crate) numbers: &'c mut Numbers,
     hints: &'c mut Hints,
 }
 
@@ -163,6 +166,7 @@ impl Writer {
             shared: Arc::clone(&shared),
             hints,
             connection: None,
+            numbers: Numbers::default(),
             seen_version: None,
             seen_log: None,
             looks_to_do: 0,
@@ -257,6 +261,7 @@ struct Worker {
     shared: Arc<Shared>,
     hints: broadcast::Sender<Hint>,
     connection: Option<Connection>,
+    numbers: Numbers,
     log: LogFile,
     /// `PRAGMA data_version` at the last look: changes with commits of other connections, not with ours.
     seen_version: Option<i64>,
@@ -466,6 +471,7 @@ impl Worker {
         for job in &mut *batch {
             let mut tx = Tx {
                 conn: connection,
+                numbers: &mut self.numbers,
                 hints: &mut hints,
             };
             if let Ran::Failed { spoils_connection } = job.run(&mut tx) {

@@ -1,0 +1,278 @@
+//! The rows that turns make: calls that their worker asks itself, and any other child.
+//!
+//! A call of the first kind waits for others of its transaction, so that one statement inserts several: to begin and end a statement
+//! on a table with nine trees costs a third of an insert. Rows are in the order made, within those calls and within the others.
+//!
+//! Invariant: whoever looks for a row that a turn has made calls [`Calls::insert`] first.
+
+use rusqlite::{OptionalExtension, Statement};
+use tasker_adaptor::{Json, MadeKind, NewStackRun, StackRunId, StorageError, TurnCommit};
+
+use crate::cached::Cached as _;
+use crate::columns::{HasKey, Key};
+use crate::commit::Frame;
+use crate::fault::{Fault, Outcome};
+use crate::hot::{CALLS_AT_ONCE, Hot, Statements};
+use crate::writer::Tx;
+
+/// Makes one child; a claimed call waits for others in `calls`.
+pub(crate) fn make<'t>(
+    tx: &mut Tx<'_>,
+    statements: &mut Statements<'_>,
+    calls: &mut Calls<'t>,
+    turn: &'t TurnCommit,
+    frame: &mut Frame,
+    new: &'t NewStackRun,
+) -> Outcome<()> {
+    frame.made += 1;
+    let MadeKind::Call {
+        service,
+        path,
+        args,
+        policy,
+    } = &new.kind
+    else {
+        return make_any(tx, statements, turn, frame, new);
+    };
+    if !new.claimed {
+        return make_any(tx, statements, turn, frame, new);
+    }
+    frame.made_open += 1;
+    calls.0.push(Call {
+        id: new.id,
+        run: frame.run,
+        parent: frame.no,
+        seq: frame.made,
+        depth: frame.depth,
+        priority: frame.priority,
+        owner: frame.worker,
+        service,
+        path,
+        args: args.text(),
+        time: turn.time.as_millis(),
+        policy: policy.as_ref().map(Json::text),
+    });
+    if calls.0.len() == CALLS_AT_ONCE {
+        calls.insert(tx, statements)?;
+    }
+    Ok(())
+}
+
+/// Claimed calls that are not inserted yet, fewer than [`CALLS_AT_ONCE`].
+#[derive(Default)]
+pub(crate) struct Calls<'t>(Vec<Call<'t>>);
+
+struct Call<'t> {
+    id: StackRunId,
+    run: Key,
+    parent: i64,
+    seq: u32,
+    depth: u32,
+    priority: i32,
+    owner: i64,
+    service: &'t str,
+    path: &'t str,
+    args: &'t str,
+    time: i64,
+    policy: Option<&'t str>,
+}
+
+impl Calls<'_> {
+    /// Inserts those that wait.
+    pub(crate) fn insert(
+        &mut self,
+        tx: &mut Tx<'_>,
+        statements: &mut Statements<'_>,
+    ) -> Outcome<()> {
+        if self.0.len() == CALLS_AT_ONCE {
+            insert(tx, statements.hot(Hot::MakeCalls)?, &self.0)?;
+        } else {
+            for call in self.0.chunks(1) {
+                insert(tx, statements.hot(Hot::MakeCall)?, call)?;
+            }
+        }
+        self.0.clear();
+        Ok(())
+    }
+}
+
+fn insert(tx: &mut Tx<'_>, statement: &mut Statement<'_>, calls: &[Call<'_>]) -> Outcome<()> {
+    for (index, call) in calls.iter().enumerate() {
+        call.bind(statement, index)?;
+    }
+    if let Err(error) = statement.raw_execute() {
+        // Those before it were inserted: they are the changes of the statement.
+        let before = usize::try_from(tx.conn.changes()).unwrap_or(0);
+        let guilty = &calls[before.min(calls.len() - 1)];
+        return Err(made_twice(error, guilty.id));
+    }
+    // Numbers of one statement follow each other; one that does not is found out when it is used.
+    let last = tx.conn.last_insert_rowid();
+    for (no, call) in (1..=last).rev().zip(calls.iter().rev()) {
+        tx.numbers.note(call.id, no);
+    }
+    Ok(())
+}
+
+impl Call<'_> {
+    /// As row `index` of a statement.
+    fn bind(&self, statement: &mut Statement<'_>, index: usize) -> rusqlite::Result<()> {
+        let mut at = index * CALL_VALUES;
+        let mut next = || {
+            at += 1;
+            at
+        };
+        statement.raw_bind_parameter(next(), self.id.key())?;
+        statement.raw_bind_parameter(next(), self.run)?;
+        statement.raw_bind_parameter(next(), self.parent)?;
+        statement.raw_bind_parameter(next(), self.seq)?;
+        statement.raw_bind_parameter(next(), self.depth)?;
+        statement.raw_bind_parameter(next(), self.priority)?;
+        statement.raw_bind_parameter(next(), self.owner)?;
+        statement.raw_bind_parameter(next(), self.service)?;
+        statement.raw_bind_parameter(next(), self.path)?;
+        statement.raw_bind_parameter(next(), self.args)?;
+        statement.raw_bind_parameter(next(), self.time)?;
+        statement.raw_bind_parameter(next(), self.time)?;
+        statement.raw_bind_parameter(next(), self.policy)
+    }
+}
+
+/// Values of a row of [`Hot::MakeCall`].
+const CALL_VALUES: usize = 13;
+
+/// A child of any kind, counted already, which may wait for anyone.
+fn make_any(
+    tx: &mut Tx<'_>,
+    statements: &mut Statements<'_>,
+    turn: &TurnCommit,
+    frame: &mut Frame,
+    new: &NewStackRun,
+) -> Outcome<()> {
+    let time = turn.time.as_millis();
+    let (kind, service, path, args, version, due_at, depth) = match &new.kind {
+        MadeKind::Call {
+            service,
+            path,
+            args,
+            ..
+        } => (
+            "call",
+            service.as_str(),
+            path.as_str(),
+            Some(args.text()),
+            None,
+            None,
+            frame.depth,
+        ),
+        MadeKind::Frame {
+            task,
+            version,
+            input,
+            depth,
+        } => (
+            "frame",
+            "tasks",
+            task.as_str(),
+            Some(input.text()),
+            Some(version.as_str()),
+            None,
+            *depth,
+        ),
+        MadeKind::Timer { path, args, due_at } => (
+            "timer",
+            "timer",
+            path.as_str(),
+            Some(args.text()),
+            None,
+            Some(due_at.as_millis()),
+            frame.depth,
+        ),
+        MadeKind::Signal { name } => (
+            "signal",
+            "signal",
+            name.as_str(),
+            None,
+            None,
+            None,
+            frame.depth,
+        ),
+    };
+    let policy = match &new.kind {
+        MadeKind::Call { policy, .. } => policy.as_ref().map(Json::text),
+        _ => None,
+    };
+    let is_claimable = matches!(kind, "call" | "frame");
+    // A claimed call is none of these.
+    let claimed = new.claimed && is_claimable;
+    let owner = claimed.then_some(frame.worker);
+    let key = new.id.key();
+    let row = rusqlite::params![
+        key,
+        frame.run,
+        frame.no,
+        kind,
+        frame.made,
+        depth,
+        frame.priority,
+        if claimed { "processing" } else { "pending" },
+        owner,
+        i64::from(claimed),
+        due_at,
+        (is_claimable && !claimed).then_some(time),
+        (!is_claimable).then_some(1),
+        service,
+        path,
+        args,
+        version,
+        time,
+        policy,
+    ];
+    if let Err(error) = statements.hot(Hot::Make)?.execute(row) {
+        return Err(made_twice(error, new.id));
+    }
+    tx.numbers.note(new.id, tx.conn.last_insert_rowid());
+    let met = kind == "signal"
+        && !turn.dropped.contains(&new.id)
+        && meet_stored_signal(tx, frame.run, key, path, time)?;
+    if !met {
+        frame.made_open += 1;
+    }
+    if is_claimable && !claimed {
+        tx.hint_work();
+    }
+    Ok(())
+}
+
+/// Ids are used once: a second row under an id is the caller's bug, and the turns of its batch are undone.
+fn made_twice(error: rusqlite::Error, id: StackRunId) -> Fault {
+    if error.sqlite_error_code() != Some(rusqlite::ErrorCode::ConstraintViolation) {
+        return Fault::Sql(error);
+    }
+    Fault::Undo(StorageError::Misuse {
+        what: format!("stack run {id} was made twice; every row needs an id of its own"),
+    })
+}
+
+/// A wait that begins takes the oldest stored signal of its name.
+fn meet_stored_signal(tx: &Tx<'_>, run: Key, wait: Key, name: &str, time: i64) -> Outcome<bool> {
+    let stored: Option<(i64, String)> = tx
+        .conn
+        .cached(
+            "SELECT rowid, payload FROM signals WHERE task_run_id = ?1 AND name = ?2 AND consumed_by IS NULL ORDER BY rowid LIMIT 1",
+        )?
+        .query_row((run, name), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((signal, payload)) = stored else {
+        return Ok(false);
+    };
+    tx.conn
+        .cached("UPDATE signals SET consumed_by = ?2 WHERE rowid = ?1")?
+        .execute((signal, wait))?;
+    tx.conn
+        .cached(
+            "UPDATE stack_runs SET status = 'completed', outcome = ?2, settled_at = ?3, waits = NULL, unread = parent_no WHERE id = ?1",
+        )?
+        .execute((wait, payload, time))?;
+    Ok(true)
+}
