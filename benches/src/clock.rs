@@ -35,6 +35,22 @@ impl Stopwatch {
     }
 }
 
+/// A moment, to be sent to whoever measures.
+#[derive(Clone, Copy)]
+pub struct Moment(Instant);
+
+impl Moment {
+    /// Now.
+    pub fn now() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Seconds from an earlier moment to this one.
+    pub fn seconds_since(self, earlier: Self) -> f64 {
+        self.0.saturating_duration_since(earlier.0).as_secs_f64()
+    }
+}
+
 fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32).as_secs_f64()

@@ -10,16 +10,16 @@ use tokio::sync::mpsc;
 use super::bare_start::bare_start;
 use super::call::HotVm;
 use super::{Problem, Size};
-use crate::clock::Stopwatch;
+use crate::clock::{Moment, Stopwatch};
 use crate::figure::{Figure, Goal, median};
 
 const ASKS: &str = "module.exports = async function asks(input, { tools }) { return await tools.bench.step(input); }";
 
-/// An engine whose service says that it was asked, and answers at once or never.
+/// An engine whose service says when it was asked, and answers at once or never.
 pub(super) async fn engine(
     answers: bool,
     hot_memory_mb: usize,
-) -> Result<(Engine, mpsc::UnboundedReceiver<()>), Problem> {
+) -> Result<(Engine, mpsc::UnboundedReceiver<Moment>), Problem> {
     let (asked, inbox) = mpsc::unbounded_channel();
     let engine = Engine::builder()
         .storage(MemoryStorage::new())
@@ -29,7 +29,7 @@ pub(super) async fn engine(
         .calls_in_flight(100_000)
         .park_delay_ms(3_600_000)
         .service(service_fn("bench", move |call: ServiceCall| {
-            let _ = asked.send(());
+            let _ = asked.send(Moment::now());
             async move {
                 if !answers {
                     std::future::pending::<()>().await;
@@ -53,11 +53,11 @@ pub async fn cold_start(size: Size) -> Result<Figure, Problem> {
         let mut seconds = 0.0;
         for n in 0..=runs {
             let handle = engine.submit("asks", &json!({ "n": n })).await?;
-            let watch = Stopwatch::start();
-            asked.recv().await.ok_or("the service is gone")?;
+            let accepted = Moment::now();
+            let asked = asked.recv().await.ok_or("the service is gone")?;
             // The first one reads and compiles the task.
             if n > 0 {
-                seconds += watch.seconds();
+                seconds += asked.seconds_since(accepted);
             }
             handle.outcome().await?;
         }

@@ -271,8 +271,9 @@ const UNSEEN: Duration = Duration::from_millis(2);
 /// Messages taken at one time.
 const MESSAGES: usize = 1_024;
 
-/// How often the core looks for a message before it sleeps, while one turn is all there is: some 40 µs.
-const LOOKS: u32 = 600;
+/// How often the core looks for a message before it sleeps, while one turn is all there is: some 100 µs. The first turn of a frame takes
+/// about 60, with the making of its realm.
+const LOOKS: u32 = 1_500;
 
 /// Looking takes a processor from nobody who could use it for the turn.
 static HAS_PROCESSORS: LazyLock<bool> =

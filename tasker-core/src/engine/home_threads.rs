@@ -37,10 +37,13 @@ struct Settings {
 }
 
 struct VmThread {
+    /// Goes first when this is dropped: a thread must not end while it is being detached. glibc up to 2.36 reads the thread's memory once
+    /// more after it has said that nobody joins it, and a stack as large as this is given back at once.
+    handle: JoinHandle<()>,
+    /// The thread ends when this is gone.
     commands: mpsc::Sender<VmCommand>,
     doing: Doing,
     os_thread: OsThread,
-    handle: JoinHandle<()>,
 }
 
 impl VmThread {
@@ -93,10 +96,10 @@ impl Settings {
             .stack_size(thread_stack(self.js_stack))
             .spawn(move || home.run())?;
         Ok(VmThread {
+            handle,
             commands,
             doing,
             os_thread,
-            handle,
         })
     }
 }

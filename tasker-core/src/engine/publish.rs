@@ -97,9 +97,12 @@ impl Engine {
         let file = source.path.clone();
         let stopper = Stopper::default();
         let (done, answer) = oneshot::channel();
+        let (detached, go) = std::sync::mpsc::channel::<()>();
         let checking = {
             let (limits, stopper) = (Arc::clone(&limits), stopper.clone());
             move || {
+                // It must not end while it is being detached (see `VmThread`).
+                let _ = go.recv();
                 // Nobody waits for it any more: the publisher was told that it took too long.
                 let _ = done.send(check(source, &options, &limits, &stopper));
             }
@@ -108,7 +111,9 @@ impl Engine {
             .name("tasker-check".to_owned())
             .stack_size(thread_stack(limits.stack_bytes))
             .spawn(checking)
+            .map(drop)
             .map_err(|source| TaskError::Thread { file, source })?;
+        drop(detached);
         let guard = async {
             shared.clock.sleep(limits.turn_wall_ms).await;
             stopper.stop();

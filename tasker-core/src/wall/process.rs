@@ -109,6 +109,8 @@ impl ProcessHomes {
 
 impl Drop for ProcessHomes {
     fn drop(&mut self) {
+        // Threads must not end while they are being detached (see `VmThread`).
+        self.threads.clear();
         self.stop();
     }
 }
