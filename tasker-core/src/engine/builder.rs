@@ -112,7 +112,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Memory of all VMs together, in MiB: their heaps as they count them themselves, and 24 KiB beside each. Default 1,024: four times what as many frames of usual tasks
+    /// Memory of all VMs together, in MiB: their heaps as they count them themselves, and 32 KiB beside each. Default 1,024: four times what as many frames of usual tasks
     /// take, and far below what they might take, for each may have [`Limits::memory_bytes`].
     ///
     /// Above it frames that wait are parked, the ones that wait longest first; while those that do not wait take so much, no further

@@ -28,7 +28,7 @@ const DEPTH: usize = 16;
 
 /// What a frame takes beside the heap of its VM, in bytes: what stands behind its bridge, its machine, what the allocator rounds up.
 /// Seen as resident memory (figure `hot_memory`).
-const BESIDE_HEAP: usize = 24 << 10;
+const BESIDE_HEAP: usize = 32 << 10;
 
 /// The homes of an engine's VMs. The first ones are threads, the others child processes.
 pub(crate) struct VmThreads {
