@@ -35,7 +35,7 @@ use crate::task::NotGranted;
 /// Calls that one task begins, at most, and for how long, in milliseconds.
 const TOGETHER: usize = 32;
 const TOGETHER_MS: i64 = 4;
-/// What takes longer was not at once, in milliseconds.
+/// What takes longer is not at once, in milliseconds.
 const LONG_MS: i64 = 1;
 /// So many answers at once make a slow method a quick one.
 const TRUST: u8 = 100;
@@ -164,28 +164,28 @@ impl Asker {
         for asking in calls.by_ref() {
             let (call, lease, span) = (asking.id, asking.lease, asking.span.clone());
             let answer = match span.in_scope(|| Attempt::at(&self, asking, None)) {
-                Err(answer) => answer,
+                Err(answer) => Some(answer),
                 Ok(mut attempt) => {
                     let look = |context: &mut Context<'_>| {
                         Poll::Ready(span.in_scope(|| attempt.look(&self, context)))
                     };
                     match poll_fn(look).await {
-                        Poll::Ready(answer) => answer,
+                        Poll::Ready(answer) => Some(answer),
                         Poll::Pending => {
                             self.go_on(call, lease, span, attempt);
-                            continue;
+                            None
                         }
                     }
                 }
             };
             let since = std::mem::replace(&mut now, self.shared.clock.monotonic_ms());
             let at_once = now <= since + LONG_MS;
-            answers.push(Answered {
+            answers.extend(answer.map(|answer| Answered {
                 call,
                 lease,
                 answer,
                 at_once,
-            });
+            }));
             if !at_once || now > began + TOGETHER_MS {
                 break;
             }
@@ -256,7 +256,8 @@ impl Asker {
         let began = shared.clock.monotonic_ms();
         let mut attempt = match Attempt::at(self, asking, permit) {
             Ok(attempt) => attempt,
-            Err(answer) => return (answer, false),
+            // Nobody was asked.
+            Err(answer) => return (answer, true),
         };
         match poll_fn(|context| Poll::Ready(attempt.look(self, context))).await {
             Poll::Ready(answer) => (answer, shared.clock.monotonic_ms() <= began + LONG_MS),
