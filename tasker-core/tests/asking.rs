@@ -81,6 +81,9 @@ async fn a_long_turn_hides_no_turn_that_ended_before_it() {
         .service(service)
         .wall(Wall::in_process())
         .threads(1)
+        // Nothing else wakes the core meanwhile.
+        .poll_ms(600_000)
+        .lease_ms(600_000)
         .limits(Limits {
             turn_wall_ms: 60_000,
             turn_ticks: u64::MAX,
@@ -100,7 +103,7 @@ async fn a_long_turn_hides_no_turn_that_ended_before_it() {
     }
     *engine.lock().unwrap() = Some(started.clone());
     // From the second time on the code is at hand, and both begin at one moment.
-    for turns in [0, 100_000_000] {
+    for turns in [0, 100_000_000, 100_000_000, 100_000_000] {
         seen.lock().unwrap().clear();
         let before = started.stats().turns;
         let run = started.submit("both", &json!(turns)).await.unwrap();
