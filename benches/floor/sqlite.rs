@@ -240,6 +240,11 @@ macro_rules! call {
         "(?, ?, ?, 'call', ?, 0, 0, 'processing', ?, 1, 0, 0, 0, 0, 1, 0, 'bench', 'step', ?, ?, ?)"
     };
 }
+macro_rules! four_calls {
+    () => {
+        concat!(call!(), ",", call!(), ",", call!(), ",", call!())
+    };
+}
 /// Values of a row of these.
 const CALL_VALUES: usize = 8;
 
@@ -266,24 +271,7 @@ const SQL: [&str; 14] = [
     "UPDATE stack_runs SET status = 'pending_resume' WHERE no = ?1",
     "UPDATE task_runs SET status = 'completed', outcome = ?2, ended_at = ?3 WHERE id = ?1",
     concat!(calls!(), call!()),
-    concat!(
-        calls!(),
-        call!(),
-        ",",
-        call!(),
-        ",",
-        call!(),
-        ",",
-        call!(),
-        ",",
-        call!(),
-        ",",
-        call!(),
-        ",",
-        call!(),
-        ",",
-        call!()
-    ),
+    concat!(calls!(), four_calls!(), ",", four_calls!()),
 ];
 const NEW_RUN: usize = 0;
 const NEW_ROOT: usize = 1;

@@ -11,6 +11,15 @@ use crate::fault::Outcome;
 /// Rows of [`Hot::MakeCalls`]: a row costs 27,200 instructions alone and 19,300 in such company, which turns of a rush have.
 pub(crate) const CALLS_AT_ONCE: usize = 8;
 
+/// What the fence reads, in the order in which it takes it apart.
+macro_rules! frame_and_child {
+    () => {
+        "SELECT f.no, f.status, f.owner, f.epoch, f.turn, f.made_count, f.delivered_count, f.dropped_count, f.parent_no, f.depth, \
+         f.priority, c.no, c.kind, c.status, c.owner, c.epoch, c.delivered_order \
+         FROM stack_runs f LEFT JOIN stack_runs c ON "
+    };
+}
+
 /// `FAIL` and not `ABORT`, which copies each page that a statement of several rows touches, to undo that statement alone: whoever makes
 /// a row twice has the whole transaction undone.
 macro_rules! calls {
@@ -22,6 +31,11 @@ macro_rules! calls {
 macro_rules! call {
     () => {
         "(?, ?, ?, 'call', ?, ?, ?, 'processing', ?, 1, 0, 0, 0, 0, 1, 0, ?, ?, ?, ?, ?, ?)"
+    };
+}
+macro_rules! four_calls {
+    () => {
+        concat!(call!(), ",", call!(), ",", call!(), ",", call!())
     };
 }
 
@@ -57,18 +71,16 @@ impl Hot {
 
     const fn sql(self) -> &'static str {
         match self {
-            Self::Frame => {
-                "SELECT f.no, f.status, f.owner, f.epoch, f.turn, f.made_count, f.delivered_count, f.dropped_count, f.parent_no, f.depth, \
-                 f.priority, c.no, c.kind, c.status, c.owner, c.epoch, c.delivered_order \
-                 FROM stack_runs f LEFT JOIN stack_runs c ON c.parent_no = f.no AND c.seq = ?3 AND +c.id = ?4 \
+            Self::Frame => concat!(
+                frame_and_child!(),
+                "c.parent_no = f.no AND c.seq = ?3 AND +c.id = ?4 \
                  WHERE f.id = ?1 AND f.task_run_id = ?2 AND f.kind = 'frame'"
-            }
-            Self::FrameAt => {
-                "SELECT f.no, f.status, f.owner, f.epoch, f.turn, f.made_count, f.delivered_count, f.dropped_count, f.parent_no, f.depth, \
-                 f.priority, c.no, c.kind, c.status, c.owner, c.epoch, c.delivered_order \
-                 FROM stack_runs f LEFT JOIN stack_runs c ON c.no = ?4 AND +c.parent_no = f.no AND +c.seq = ?5 AND +c.id = ?6 \
+            ),
+            Self::FrameAt => concat!(
+                frame_and_child!(),
+                "c.no = ?4 AND +c.parent_no = f.no AND +c.seq = ?5 AND +c.id = ?6 \
                  WHERE f.no = ?1 AND +f.id = ?2 AND +f.task_run_id = ?3 AND f.kind = 'frame'"
-            }
+            ),
             Self::Child => {
                 "SELECT no, kind, status, owner, epoch, delivered_order FROM stack_runs WHERE parent_no = ?1 AND seq = ?2 AND +id = ?3"
             }
@@ -80,24 +92,7 @@ impl Hot {
                 "UPDATE stack_runs SET delivered_order = ?2, delivered_turn = ?3, delivered_at = ?4, unread = NULL WHERE no = ?1"
             }
             Self::MakeCall => concat!(calls!(), call!()),
-            Self::MakeCalls => concat!(
-                calls!(),
-                call!(),
-                ",",
-                call!(),
-                ",",
-                call!(),
-                ",",
-                call!(),
-                ",",
-                call!(),
-                ",",
-                call!(),
-                ",",
-                call!(),
-                ",",
-                call!()
-            ),
+            Self::MakeCalls => concat!(calls!(), four_calls!(), ",", four_calls!()),
             Self::Make => {
                 "INSERT INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
                  made_count, delivered_count, dropped_count, attempt, in_doubt, due_at, ready_at, waits, service, path, args, version, created_at, policy) \

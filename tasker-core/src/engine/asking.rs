@@ -2,7 +2,8 @@
 //!
 //! Calls that come together are begun by one task, for a task and a wake-up for each cost more than a service that answers at once. A
 //! call that has to wait goes on in a task of its own. So do those that are left when one before them took long: what works without a wait
-//! must not hold up the others. And a method whose answer was not there at once is asked alone, until it has answered at once so often.
+//! must not hold up the others. And a method whose answer was not there at once is asked alone, until it has answered
+//! at once a hundred times.
 
 use std::collections::HashMap;
 use std::future::poll_fn;

@@ -1,6 +1,7 @@
 //! The heart of a running engine: one task that owns all hot frames, takes messages, steps the run machine and carries out its effects.
 //!
-//! It never waits for I/O: every storage call and every service call runs in a task of its own and comes back as a message.
+//! It never waits for I/O: storage and services are asked by tasks beside it, and what they answer comes back as a message; what VMs did
+//! lies in a box that it empties whenever it is awake.
 //! Invariants: one commit, finish and release batch a slot is under way at a time · nothing is asked of a service before the receipt
 //! of the turn that made the call · what is not known to have been written is sent again as it is.
 
@@ -216,6 +217,7 @@ pub(crate) struct Core {
     pub(crate) calls: HashMap<StackRunId, Asked>,
     /// Those of them that are still to be asked.
     pub(crate) asks: Vec<Asking>,
+    /// Methods that are asked apart from others.
     pub(crate) slow: Slow,
     pub(crate) asker: Asker,
     /// Hot frames that wait and have nothing ready, by the time since which they do.

@@ -6,7 +6,6 @@ use tasker_adaptor::{
     CallSeq, ClaimedFrame, Epoch, Failure, FrameNext, Lease, MadeKind, Outcome, RunContext,
     StackKind, StackRun, StackRunId, StackStatus, TaskName, TaskRunId, TaskVersion, Timestamp,
 };
-
 use tokio_util::sync::CancellationToken;
 
 use super::asking::Asking;
