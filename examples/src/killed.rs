@@ -1,8 +1,11 @@
 //! A program that starts itself as a child, kills it with SIGKILL while it works, and asks what was sent twice.
 //!
 //! The promise that is checked, for each call of the run: **it sends its request once, and once more for each kill that
-//! found it under way.** A call is under way from its request until its result is in the database (with the next turn of
-//! the task). A kill that finds no call under way repeats nothing.
+//! found it under way.** A call is under way from its commit until its result is in the database (with the next turn of
+//! the task); no request is sent before the commit. A kill that finds no call under way repeats nothing.
+//!
+//! What was under way is asked of the database. The servers cannot tell: what a child sent right before its death may still
+//! lie unread in their sockets when it is counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -38,16 +41,9 @@ pub enum Kill {
 
 /// What the servers and the database knew when a child was dead.
 struct AtKill {
-    /// Requests so far, by call.
+    /// Requests that the servers had read, by call.
     sent: BTreeMap<String, usize>,
-    /// Calls whose result is recorded.
-    recorded: BTreeSet<String>,
-}
-
-impl AtKill {
-    fn under_way(&self, call: &str) -> bool {
-        self.sent.contains_key(call) && !self.recorded.contains(call)
-    }
+    calls: Calls,
 }
 
 /// The program: without arguments the parent, else the child in this folder with its services at this URL.
@@ -92,17 +88,16 @@ pub async fn run_and_kill(
         child.kill().await?; // SIGKILL
         let at_kill = AtKill {
             sent: ledger.by_call(),
-            recorded: calls(folder).await?.recorded,
+            calls: calls(folder).await?,
         };
-        let under_way = at_kill.sent.keys();
-        let under_way = under_way.filter(|call| at_kill.under_way(call)).count();
+        let (sent, calls) = (at_kill.sent.len(), &at_kill.calls);
         println!(
-            "child {}  killed ({kill:?}): {} calls sent, {} recorded, {under_way} under way",
+            "child {}  killed ({kill:?}): {sent} calls sent, {} recorded, {} under way",
             number + 1,
-            at_kill.sent.len(),
-            at_kill.recorded.len(),
+            calls.recorded.len(),
+            calls.under_way.len(),
         );
-        if matches!(kill, Kill::InPause(_)) && under_way > 0 {
+        if matches!(kill, Kill::InPause(_)) && !calls.under_way.is_empty() {
             return Err("the pause was over before the child was dead".into());
         }
         dead.push(at_kill);
@@ -128,7 +123,7 @@ async fn moment(folder: &Path, ledger: &Ledger, kill: Kill) -> Result<(), Proble
         Kill::AfterRequests(requests) => ledger.reached(requests).await,
         Kill::InPause(pauses) => loop {
             let calls = calls(folder).await.unwrap_or_default();
-            if calls.pauses == pauses && calls.pausing && calls.open == 0 {
+            if calls.pauses == pauses && calls.pausing && calls.under_way.is_empty() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -142,17 +137,23 @@ fn check(ledger: &Ledger, dead: &[AtKill]) -> Result<(), Problem> {
     let mut again = 0;
     let sent = ledger.by_call();
     for (call, times) in &sent {
-        let kills = dead.iter().filter(|at_kill| at_kill.under_way(call));
-        let allowed = 1 + kills.count();
+        let kills = dead.iter();
+        let allowed = 1 + kills
+            .filter(|kill| kill.calls.under_way.contains(call))
+            .count();
         if *times > allowed {
             return Err(format!(
                 "call {call:?} sent its request {times} times, not {allowed} at most"
             )
             .into());
         }
-        for at_kill in dead.iter().filter(|kill| kill.recorded.contains(call)) {
-            if at_kill.sent.get(call) != Some(times) {
+        for AtKill { sent, calls } in dead {
+            if calls.recorded.contains(call) && sent.get(call) != Some(times) {
                 return Err(format!("call {call} was recorded and sent its request again").into());
+            }
+            let committed = calls.recorded.contains(call) || calls.under_way.contains(call);
+            if !committed && sent.contains_key(call) {
+                return Err(format!("call {call} sent its request before it was committed").into());
             }
         }
         again += times - 1;
@@ -185,8 +186,10 @@ fn start(folder: &Path, url: &str) -> Result<Child, Problem> {
 
 #[derive(Default)]
 struct Calls {
+    /// Those whose result is recorded.
     recorded: BTreeSet<String>,
-    open: usize,
+    /// Those that are committed, and have none.
+    under_way: BTreeSet<String>,
     pauses: usize,
     pausing: bool,
 }
@@ -208,7 +211,9 @@ async fn calls(folder: &Path) -> Result<Calls, Problem> {
                 StackKind::Call if settled => {
                     calls.recorded.insert(id.to_string());
                 }
-                StackKind::Call => calls.open += 1,
+                StackKind::Call => {
+                    calls.under_way.insert(id.to_string());
+                }
                 StackKind::Timer => {
                     calls.pauses += 1;
                     calls.pausing |= !settled;
