@@ -8,36 +8,39 @@
 //! ```
 //!
 //! With `--json` the last line is an array of `{"figure","value","unit","floor","ratio","goal","holds"}`.
+//!
+//! Each figure is taken in a process of its own, one after the other, so that none depends on what those before it left behind:
+//! threads, caches, the heap of the allocator.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 
 use clap::Parser;
 use tasker_benches::figure::Figure;
 use tasker_benches::figures::{self, Problem, Size};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
 
-/// All figures in the order in which they are taken. First the one that looks at the largest size that the process ever had.
-const FIGURES: [&str; 20] = [
-    "waiting",
-    "chain_sqlite",
-    "call",
-    "latency_sqlite",
-    "fan_out_1k",
-    "fan_out_10k",
-    "nested",
-    "chain_long_sqlite",
-    "chain_sqlite_10k",
-    "chain_postgres",
-    "chain_postgres_two",
-    "recover_5k",
-    "cold_start",
-    "replay_per_call",
-    "parked_disk",
-    "parked_memory",
-    "parked_speed",
-    "hot_memory",
-    "idle_cpu",
-    "process_wall",
+/// All figures in the order in which they are taken. Those of one row are seen in one go.
+const FIGURES: [&[&str]; 18] = [
+    &["waiting"],
+    &["chain_sqlite"],
+    &["call"],
+    &["latency_sqlite"],
+    &["fan_out_1k"],
+    &["fan_out_10k"],
+    &["nested"],
+    &["chain_long_sqlite"],
+    &["chain_sqlite_10k"],
+    &["chain_postgres"],
+    &["chain_postgres_two"],
+    &["recover_5k"],
+    &["cold_start"],
+    &["replay_per_call"],
+    &["parked_disk", "parked_memory", "parked_speed"],
+    &["hot_memory"],
+    &["idle_cpu"],
+    &["process_wall"],
 ];
 
 #[derive(Parser)]
@@ -50,7 +53,7 @@ struct Options {
     #[arg(long)]
     quick: bool,
     /// Only this figure; may be given more than once.
-    #[arg(long = "figure", value_parser = FIGURES)]
+    #[arg(long = "figure", value_parser = FIGURES.concat())]
     figures: Vec<String>,
     /// Be a second engine process on this schema: the report starts itself so.
     #[arg(long, hide = true)]
@@ -64,6 +67,12 @@ struct Options {
     /// Read the rows of this file: the report starts itself so.
     #[arg(long, hide = true)]
     read_rows: Option<PathBuf>,
+}
+
+impl Options {
+    const fn size(&self) -> Size {
+        if self.quick { Size::Quick } else { Size::Full }
+    }
 }
 
 fn main() -> ExitCode {
@@ -95,32 +104,87 @@ async fn report(options: &Options) -> Result<(), Problem> {
     if let Some(&[count, budget_mb]) = options.frames.as_deref() {
         return figures::frames(count, budget_mb as usize).await;
     }
-    let size = if options.quick {
-        Size::Quick
-    } else {
-        Size::Full
+    let is_wanted = |name: &&'static str| {
+        options.figures.is_empty() || options.figures.iter().any(|it| it == name)
     };
+    let wanted: Vec<Vec<&'static str>> = FIGURES
+        .iter()
+        .map(|row| row.iter().copied().filter(is_wanted).collect())
+        .filter(|row: &Vec<_>| !row.is_empty())
+        .collect();
+    let alone = wanted.len() == 1;
     let (mut taken, mut problems) = (Vec::new(), Vec::new());
-    for name in FIGURES {
-        let is_wanted =
-            options.figures.is_empty() || options.figures.iter().any(|figure| figure == name);
-        if is_wanted {
-            let figure = take(name, size).await.unwrap_or_else(|problem| {
-                problems.push(name);
-                Figure::absent(name, "", problem.to_string())
-            });
-            println!("{figure}");
-            taken.push(figure);
+    for row in wanted {
+        let (figures, complete) = if alone {
+            take_here(&row, options.size()).await?
+        } else {
+            match take_apart(&row, options.quick).await {
+                Ok(figures) => figures,
+                Err(problem) => (absent(&row, &problem)?, false),
+            }
+        };
+        taken.push(figures);
+        if !complete {
+            problems.extend(row);
         }
     }
     if options.json {
-        println!("{}", serde_json::to_string(&taken)?);
+        println!("[{}]", taken.join(","));
     }
     if problems.is_empty() {
         Ok(())
     } else {
         Err(format!("could not be taken: {}", problems.join(", ")).into())
     }
+}
+
+/// Takes and prints figures: them as JSON, and whether all could be taken.
+async fn take_here(names: &[&'static str], size: Size) -> Result<(String, bool), Problem> {
+    let (mut taken, mut complete) = (Vec::new(), true);
+    for name in names {
+        match take(name, size).await {
+            Ok(figure) => {
+                println!("{figure}");
+                taken.push(serde_json::to_string(&figure)?);
+            }
+            Err(problem) => {
+                taken.push(absent(&[name], &problem)?);
+                complete = false;
+            }
+        }
+    }
+    Ok((taken.join(","), complete))
+}
+
+/// Prints that these figures could not be taken: them as JSON.
+fn absent(names: &[&'static str], problem: &Problem) -> Result<String, Problem> {
+    let mut absent = Vec::new();
+    for name in names {
+        let figure = Figure::absent(name, "", problem.to_string());
+        println!("{figure}");
+        absent.push(serde_json::to_string(&figure)?);
+    }
+    Ok(absent.join(","))
+}
+
+/// The same in a process of its own.
+async fn take_apart(names: &[&'static str], quick: bool) -> Result<(String, bool), Problem> {
+    let mut report = Command::new(std::env::current_exe()?);
+    report.args(names.iter().flat_map(|name| ["--figure", name]));
+    report.arg("--json").args(quick.then_some("--quick"));
+    let mut report = report.stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+    let lines = report.stdout.take().ok_or("its output is not there")?;
+    let mut lines = BufReader::new(lines).lines();
+    let mut figures = None;
+    while let Some(line) = lines.next_line().await? {
+        match line.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
+            Some(json) => figures = Some(json.to_owned()),
+            None => println!("{line}"),
+        }
+    }
+    let status = report.wait().await?;
+    let figures = figures.ok_or_else(|| format!("its process ended with {status}"))?;
+    Ok((figures, status.success()))
 }
 
 async fn take(name: &str, size: Size) -> Result<Figure, Problem> {

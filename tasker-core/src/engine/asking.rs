@@ -6,9 +6,8 @@
 //! at once a hundred times.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use futures::future::BoxFuture;
 use tasker_adaptor::{
@@ -167,16 +166,11 @@ impl Asker {
             let answer = match span.in_scope(|| Attempt::at(&self, asking, None)) {
                 Err(answer) => Some(answer),
                 Ok(mut attempt) => {
-                    let look = |context: &mut Context<'_>| {
-                        Poll::Ready(span.in_scope(|| attempt.look(&self, context)))
-                    };
-                    match poll_fn(look).await {
-                        Poll::Ready(answer) => Some(answer),
-                        Poll::Pending => {
-                            self.go_on(call, lease, span, attempt);
-                            None
-                        }
+                    let first = attempt.first(&self).instrument(span.clone()).await;
+                    if first.is_none() {
+                        self.go_on(call, lease, span, attempt);
                     }
+                    first
                 }
             };
             let since = std::mem::replace(&mut now, self.shared.clock.monotonic_ms());
@@ -260,9 +254,9 @@ impl Asker {
             // Nobody was asked.
             Err(answer) => return (answer, true),
         };
-        match poll_fn(|context| Poll::Ready(attempt.look(self, context))).await {
-            Poll::Ready(answer) => (answer, shared.clock.monotonic_ms() <= began + LONG_MS),
-            Poll::Pending => (attempt.wait(shared).await, false),
+        match attempt.first(self).await {
+            Some(answer) => (answer, shared.clock.monotonic_ms() <= began + LONG_MS),
+            None => (attempt.wait(shared).await, false),
         }
     }
 }
@@ -379,22 +373,24 @@ impl Attempt {
         })
     }
 
-    /// Asks, and takes the answer if it is there at once. For the first look.
-    fn look(&mut self, asker: &Asker, context: &mut Context<'_>) -> Poll<Answer> {
+    /// Asks, and takes the answer if it is there at once.
+    async fn first(&mut self, asker: &Asker) -> Option<Answer> {
         if self.asking.token.is_cancelled() {
-            return Poll::Ready(self.asking.cancelled());
+            return Some(self.asking.cancelled());
         }
         // E7: right before the question, after all that had to be waited for. A lease that is not surely held means: ask nothing.
         if !asker.held.is_held() {
-            return Poll::Ready(Answer::NotAsked);
+            return Some(Answer::NotAsked);
         }
-        let answer = std::task::ready!(self.work.as_mut().poll(context));
+        let Poll::Ready(answer) = futures::poll!(self.work.as_mut()) else {
+            return None;
+        };
         if self.log.is_empty() {
-            return Poll::Ready(answer);
+            return Some(answer);
         }
         // What it said is written before anybody knows the answer.
         self.work = Box::pin(std::future::ready(answer));
-        Poll::Pending
+        None
     }
 
     /// The answer of an attempt that was looked at, with what the service says written as it comes.
