@@ -12,7 +12,7 @@ use tasker_adaptor::{
 
 use super::core::Shared;
 use super::error::{EngineError, RunError};
-use super::hub::{End, News};
+use super::hub::{End, Ending, News};
 use super::trace::{self, Trace};
 
 /// Log lines read at one time.
@@ -23,6 +23,7 @@ const LINES: usize = 200;
 pub struct RunHandle {
     shared: Arc<Shared>,
     id: TaskRunId,
+    ending: Option<Ending>,
 }
 
 impl std::fmt::Debug for RunHandle {
@@ -32,8 +33,8 @@ impl std::fmt::Debug for RunHandle {
 }
 
 impl RunHandle {
-    pub(crate) fn new(shared: Arc<Shared>, id: TaskRunId) -> Self {
-        Self { shared, id }
+    pub(crate) fn new(shared: Arc<Shared>, id: TaskRunId, ending: Option<Ending>) -> Self {
+        Self { shared, id, ending }
     }
 
     /// Its id: keep it, and ask `engine.run(id)` after a restart.
@@ -72,6 +73,9 @@ impl RunHandle {
     /// # Errors
     /// As [`RunHandle::result`].
     pub async fn outcome(&self) -> Result<Option<Json>, RunError> {
+        if let Some(end) = self.ending.as_ref().and_then(|ending| ending.get()) {
+            return result_of(end.clone());
+        }
         let mut news = self.shared.hub.wait_for(self.id);
         loop {
             // The row is read after the wait was announced, so that no end is missed.

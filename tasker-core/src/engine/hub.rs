@@ -1,7 +1,7 @@
 //! Who waits for the end of which run, how storage is doing, and what was done so far.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use tasker_adaptor::{BlockedReason, Outcome, StorageError, TaskRunId};
 use tokio::sync::watch;
@@ -17,6 +17,25 @@ pub(crate) enum End {
     Cancelled,
     /// Needs a person.
     Blocked(BlockedReason),
+}
+
+/// How a run ended, if that happened in this engine after its handle was made, and is small: the handle need not read the row.
+pub(crate) type Ending = Arc<OnceLock<End>>;
+
+/// Longer results are left in their rows, in bytes: handles may be kept for long.
+const SMALL: usize = 1 << 10;
+
+impl End {
+    fn is_small(&self) -> bool {
+        match self {
+            Self::Outcome(Outcome::Completed(value)) => value
+                .as_ref()
+                .is_none_or(|value| value.text().len() <= SMALL),
+            Self::Cancelled => true,
+            // A blocked run may go on.
+            Self::Outcome(Outcome::Failed(_)) | Self::Blocked(_) => false,
+        }
+    }
 }
 
 /// What a waiting handle sees.
@@ -46,11 +65,15 @@ pub(crate) struct Hub {
 #[derive(Default)]
 struct Inner {
     waiting: HashMap<TaskRunId, watch::Sender<News>>,
+    /// Of runs that were submitted here.
+    endings: HashMap<TaskRunId, Weak<OnceLock<End>>>,
     /// Where the next round of looking begins.
     looked: usize,
     closed: bool,
     /// Handles that gave up are swept out when this many wait.
     sweep_at: usize,
+    /// The same of endings.
+    sweep_endings_at: usize,
     storage: Option<String>,
 }
 
@@ -76,6 +99,18 @@ impl Hub {
             .subscribe()
     }
 
+    /// The ending of a run that is about to be submitted.
+    pub(crate) fn ending_of(&self, run: TaskRunId) -> Ending {
+        let mut inner = self.inner();
+        if inner.endings.len() >= inner.sweep_endings_at {
+            inner.endings.retain(|_, ending| ending.strong_count() > 0);
+            inner.sweep_endings_at = (inner.endings.len() * 2).max(1_024);
+        }
+        let ending = Ending::default();
+        inner.endings.insert(run, Arc::downgrade(&ending));
+        ending
+    }
+
     /// A run ended here.
     pub(crate) fn ended(&self, run: TaskRunId, outcome: Result<Outcome, ()>) {
         self.counts.count(match &outcome {
@@ -87,6 +122,13 @@ impl Hub {
             Ok(outcome) => End::Outcome(outcome),
             Err(()) => End::Cancelled,
         };
+        let ending = self.inner().endings.remove(&run);
+        if let Some(ending) = ending.and_then(|ending| ending.upgrade())
+            && end.is_small()
+        {
+            // A run ends once.
+            let _ = ending.set(end.clone());
+        }
         self.tell(run, News::End(end));
     }
 

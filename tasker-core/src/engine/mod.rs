@@ -138,7 +138,7 @@ impl Engine {
     /// `UnknownRun`; `Storage`.
     pub async fn run(&self, id: TaskRunId) -> Result<RunHandle, EngineError> {
         match self.shared().storage.run(id).await? {
-            Some(_) => Ok(RunHandle::new(Arc::clone(self.shared()), id)),
+            Some(_) => Ok(RunHandle::new(Arc::clone(self.shared()), id, None)),
             None => Err(EngineError::UnknownRun { id }),
         }
     }

@@ -218,6 +218,7 @@ impl Submit {
             correlation_id: self.correlation_id,
             traceparent: self.traceparent,
         };
+        let ending = shared.hub.ending_of(id);
         let mut pause = 20;
         let submitted = loop {
             match shared.storage.submit(vec![new.clone()], now).await {
@@ -231,7 +232,11 @@ impl Submit {
             }
         };
         match submitted {
-            Some(Ok(submitted)) => Ok(RunHandle::new(shared, submitted.id)),
+            Some(Ok(submitted)) => {
+                // One that was there before may have ended before.
+                let ending = submitted.created.then_some(ending);
+                Ok(RunHandle::new(shared, submitted.id, ending))
+            }
             Some(Err(error)) => Err(error.into()),
             None => Err(EngineError::Storage(StorageError::Misuse {
                 what: "submit answered nothing for one run".to_owned(),
