@@ -294,6 +294,9 @@ fn fence_deliveries(
     mut first: Option<Child>,
     frame: &mut Frame,
 ) -> Outcome<Option<CommitRefused>> {
+    if let Some(range) = Range::of(&turn.delivered) {
+        return fence_range(statements, turn, range, frame);
+    }
     let mut seen = HashSet::new();
     for delivery in &turn.delivered {
         let stale = Some(CommitRefused::Stale { seq: delivery.seq });
@@ -313,6 +316,71 @@ fn fence_deliveries(
         match child {
             Some(child) => frame.deliveries.push(child),
             None => return Ok(stale),
+        }
+    }
+    Ok(None)
+}
+
+/// Places of children in their frame that lie close together: one statement reads them all.
+#[derive(Clone, Copy)]
+struct Range {
+    first: u32,
+    last: u32,
+}
+
+/// Fewer deliveries are read one by one.
+const MANY: usize = 8;
+
+impl Range {
+    /// That of many deliveries, if at least half of its places are among them.
+    fn of(delivered: &[Delivery]) -> Option<Self> {
+        if delivered.len() < MANY {
+            return None;
+        }
+        let places = || delivered.iter().map(|delivery| delivery.seq.0);
+        let range = Self {
+            first: places().min()?,
+            last: places().max()?,
+        };
+        ((range.last - range.first) as usize / 2 < delivered.len()).then_some(range)
+    }
+
+    fn place(self, seq: u32) -> usize {
+        (seq - self.first) as usize
+    }
+}
+
+/// As [`fence_deliveries`], for those in a range.
+fn fence_range(
+    statements: &mut Statements<'_>,
+    turn: &TurnCommit,
+    range: Range,
+    frame: &mut Frame,
+) -> Outcome<Option<CommitRefused>> {
+    let mut wanted = vec![None; range.place(range.last) + 1];
+    for delivery in turn.delivered.iter().rev() {
+        wanted[range.place(delivery.seq.0)] = Some(delivery);
+    }
+    let mut read: Vec<Option<Child>> = Vec::new();
+    read.resize_with(wanted.len(), || None);
+    let mut rows = statements
+        .hot(Hot::Children)?
+        .query((frame.no, range.first, range.last))?;
+    while let Some(row) = rows.next()? {
+        let place = range.place(row.get(6)?);
+        let Some(delivery) = wanted[place] else {
+            continue;
+        };
+        let id = row.get_ref(7)?.as_str().map_err(rusqlite::Error::from)?;
+        if id == delivery.child.key().as_str() {
+            read[place] = delivered_child(row, 0, delivery, frame.worker)?;
+        }
+    }
+    for delivery in &turn.delivered {
+        // Taken: a place that is named twice is stale the second time.
+        match read[range.place(delivery.seq.0)].take() {
+            Some(child) => frame.deliveries.push(child),
+            None => return Ok(Some(CommitRefused::Stale { seq: delivery.seq })),
         }
     }
     Ok(None)

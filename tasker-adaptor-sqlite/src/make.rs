@@ -1,7 +1,7 @@
-//! The rows that turns make: calls that their worker asks itself, and any other child.
+//! The rows that turns make: calls that their worker asks itself, calls that anyone may claim, and any other child.
 //!
-//! A call of the first kind waits for others of its transaction, so that one statement inserts several: to begin and end a statement
-//! on a table with nine trees costs a third of an insert. Rows are in the order made, within those calls and within the others.
+//! A call waits for others of its kind and transaction, so that one statement inserts several: to begin and end a statement
+//! on a table with nine trees costs a third of an insert. Rows are in the order made, within each of the three.
 //!
 //! Invariant: whoever looks for a row that a turn has made calls [`Calls::insert`] first.
 
@@ -15,7 +15,7 @@ use crate::fault::{Fault, Outcome};
 use crate::hot::{CALLS_AT_ONCE, Hot, Statements};
 use crate::writer::Tx;
 
-/// Makes one child; a claimed call waits for others in `calls`.
+/// Makes one child; a call waits for others in `calls`.
 pub(crate) fn make<'t>(
     tx: &mut Tx<'_>,
     statements: &mut Statements<'_>,
@@ -34,33 +34,41 @@ pub(crate) fn make<'t>(
     else {
         return make_any(tx, statements, turn, frame, new);
     };
-    if !new.claimed {
-        return make_any(tx, statements, turn, frame, new);
-    }
     frame.made_open += 1;
-    calls.0.push(Call {
+    let company = if new.claimed {
+        &mut calls.claimed
+    } else {
+        tx.hint_work();
+        &mut calls.offered
+    };
+    company.push(Call {
         id: new.id,
         run: frame.run,
         parent: frame.no,
         seq: frame.made,
         depth: frame.depth,
         priority: frame.priority,
-        owner: frame.worker,
+        owner: new.claimed.then_some(frame.worker),
         service,
         path,
         args: args.text(),
         time: turn.time.as_millis(),
         policy: policy.as_ref().map(Json::text),
     });
-    if calls.0.len() == CALLS_AT_ONCE {
+    if company.len() == CALLS_AT_ONCE {
         calls.insert(tx, statements)?;
     }
     Ok(())
 }
 
-/// Claimed calls that are not inserted yet, fewer than [`CALLS_AT_ONCE`].
+/// Calls that are not inserted yet, fewer than [`CALLS_AT_ONCE`] of each kind.
 #[derive(Default)]
-pub(crate) struct Calls<'t>(Vec<Call<'t>>);
+pub(crate) struct Calls<'t> {
+    /// Their worker asks them itself.
+    claimed: Vec<Call<'t>>,
+    /// Anyone may claim them.
+    offered: Vec<Call<'t>>,
+}
 
 struct Call<'t> {
     id: StackRunId,
@@ -69,7 +77,8 @@ struct Call<'t> {
     seq: u32,
     depth: u32,
     priority: i32,
-    owner: i64,
+    /// The worker that asks it; the same for all of a statement, or none for all.
+    owner: Option<i64>,
     service: &'t str,
     path: &'t str,
     args: &'t str,
@@ -84,21 +93,27 @@ impl Calls<'_> {
         tx: &mut Tx<'_>,
         statements: &mut Statements<'_>,
     ) -> Outcome<()> {
-        if self.0.len() == CALLS_AT_ONCE {
-            insert(tx, statements.hot(Hot::MakeCalls)?, &self.0)?;
-        } else {
-            for call in self.0.chunks(1) {
-                insert(tx, statements.hot(Hot::MakeCall)?, call)?;
+        for (calls, alone, together) in [
+            (&mut self.claimed, Hot::MakeCall, Hot::MakeCalls),
+            (&mut self.offered, Hot::OfferCall, Hot::OfferCalls),
+        ] {
+            if calls.len() == CALLS_AT_ONCE {
+                insert(tx, statements.hot(together)?, calls)?;
+            } else {
+                for call in calls.chunks(1) {
+                    insert(tx, statements.hot(alone)?, call)?;
+                }
             }
+            calls.clear();
         }
-        self.0.clear();
         Ok(())
     }
 }
 
 fn insert(tx: &mut Tx<'_>, statement: &mut Statement<'_>, calls: &[Call<'_>]) -> Outcome<()> {
-    for (index, call) in calls.iter().enumerate() {
-        call.bind(statement, index)?;
+    let mut at = 0;
+    for call in calls {
+        at = call.bind(statement, at)?;
     }
     if let Err(error) = statement.raw_execute() {
         // Those before it were inserted: they are the changes of the statement.
@@ -109,15 +124,17 @@ fn insert(tx: &mut Tx<'_>, statement: &mut Statement<'_>, calls: &[Call<'_>]) ->
     // Numbers of one statement follow each other; one that does not is found out when it is used.
     let last = tx.conn.last_insert_rowid();
     for (no, call) in (1..=last).rev().zip(calls.iter().rev()) {
-        tx.numbers.note(call.id, no);
+        // Whoever claims an offered one notes its number.
+        if call.owner.is_some() {
+            tx.numbers.note(call.id, no);
+        }
     }
     Ok(())
 }
 
 impl Call<'_> {
-    /// As row `index` of a statement.
-    fn bind(&self, statement: &mut Statement<'_>, index: usize) -> rusqlite::Result<()> {
-        let mut at = index * CALL_VALUES;
+    /// As the next row of a statement that has `at` values. How many it has then.
+    fn bind(&self, statement: &mut Statement<'_>, mut at: usize) -> rusqlite::Result<usize> {
         let mut next = || {
             at += 1;
             at
@@ -128,18 +145,18 @@ impl Call<'_> {
         statement.raw_bind_parameter(next(), self.seq)?;
         statement.raw_bind_parameter(next(), self.depth)?;
         statement.raw_bind_parameter(next(), self.priority)?;
-        statement.raw_bind_parameter(next(), self.owner)?;
+        if let Some(owner) = self.owner {
+            statement.raw_bind_parameter(next(), owner)?;
+        }
         statement.raw_bind_parameter(next(), self.service)?;
         statement.raw_bind_parameter(next(), self.path)?;
         statement.raw_bind_parameter(next(), self.args)?;
         statement.raw_bind_parameter(next(), self.time)?;
         statement.raw_bind_parameter(next(), self.time)?;
-        statement.raw_bind_parameter(next(), self.policy)
+        statement.raw_bind_parameter(next(), self.policy)?;
+        Ok(at)
     }
 }
-
-/// Values of a row of [`Hot::MakeCall`].
-const CALL_VALUES: usize = 13;
 
 /// A child of any kind, counted already, which may wait for anyone.
 fn make_any(
