@@ -179,6 +179,10 @@ async fn one_stale_answer_among_many_refuses_its_turn() {
         (answer(9), "twice"),
         (local(stranger, 8, "1"), "of another frame"),
         (local(calls[0], 8, "1"), "of another place"),
+        (
+            local(stranger, 17, "1"),
+            "of another frame, before the right one",
+        ),
         (local(row_id(), 22, "1"), "of no call"),
     ];
     for (wrong, what) in wrong {
