@@ -102,8 +102,7 @@ fn take_calls(tx: &Tx<'_>, mut nos: Vec<i64>, owner: i64, now: Timestamp) -> Out
          ready_at = NULL, started_at = ?4 WHERE no BETWEEN ?1 AND ?2",
     )?;
     for together in nos.chunk_by(|one, next| one + 1 == *next) {
-        if let [first, ..] = together {
-            let last = first + together.len() as i64 - 1;
+        if let (Some(first), Some(last)) = (together.first(), together.last()) {
             take.execute((first, last, owner, now.as_millis()))?;
         }
     }

@@ -8,7 +8,8 @@ use rusqlite::{CachedStatement, Connection};
 use crate::cached::Cached as _;
 use crate::fault::Outcome;
 
-/// Rows of [`Hot::MakeCalls`] and of [`Hot::OfferCalls`]: a row costs 27,200 instructions alone and 19,300 in such company, which turns of a rush have.
+/// Rows of [`Hot::MakeCalls`] and of [`Hot::OfferCalls`]: a row costs 27,200 instructions alone and 19,300 in such company, which
+/// turns of a rush have.
 pub(crate) const CALLS_AT_ONCE: usize = 8;
 
 /// What the fence reads, in the order in which it takes it apart.

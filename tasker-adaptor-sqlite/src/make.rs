@@ -10,8 +10,8 @@ use tasker_adaptor::{Json, MadeKind, NewStackRun, StackRunId, StorageError, Turn
 
 use crate::cached::Cached as _;
 use crate::columns::{HasKey, Key};
-use crate::commit::Frame;
 use crate::fault::{Fault, Outcome};
+use crate::fence::Frame;
 use crate::hot::{CALLS_AT_ONCE, Hot, Statements};
 use crate::writer::Tx;
 
