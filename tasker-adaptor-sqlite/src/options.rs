@@ -91,8 +91,8 @@ impl Options {
         self
     }
 
-    /// Page cache of each connection in KiB, the writer's and each reader's. Default 8 MiB. After most commits SQLite walks the writer's
-    /// whole cache, so a larger one costs processor time; it pays where many runs that have waited long go on in no order.
+    /// Page cache of each connection in KiB, the writer's and each reader's. Default 8 MiB: after most commits SQLite walks the writer's
+    /// whole cache, so that a larger one costs more processor time than the reads from the system's cache that it saves.
     pub fn cache_kib(mut self, kib: u32) -> Self {
         self.cache_kib = kib;
         self
