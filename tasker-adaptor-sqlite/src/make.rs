@@ -25,40 +25,64 @@ pub(crate) fn make<'t>(
     new: &'t NewStackRun,
 ) -> Outcome<()> {
     frame.made += 1;
-    let MadeKind::Call {
-        service,
-        path,
-        args,
-        policy,
-    } = &new.kind
-    else {
-        return make_any(tx, statements, turn, frame, new);
+    let other = match &new.kind {
+        MadeKind::Call {
+            service,
+            path,
+            args,
+            policy,
+        } => {
+            frame.made_open += 1;
+            let call = Call {
+                id: new.id,
+                run: frame.run,
+                parent: frame.no,
+                seq: frame.made,
+                depth: frame.depth,
+                priority: frame.priority,
+                owner: new.claimed.then_some(frame.worker),
+                service,
+                path,
+                args: args.text(),
+                time: turn.time.as_millis(),
+                policy: policy.as_ref().map(Json::text),
+            };
+            return calls.add(tx, statements, call);
+        }
+        MadeKind::Frame {
+            task,
+            version,
+            input,
+            depth,
+        } => Other {
+            kind: "frame",
+            service: "tasks",
+            path: task.as_str(),
+            args: Some(input.text()),
+            version: Some(version.as_str()),
+            due_at: None,
+            depth: *depth,
+        },
+        MadeKind::Timer { path, args, due_at } => Other {
+            kind: "timer",
+            service: "timer",
+            path,
+            args: Some(args.text()),
+            version: None,
+            due_at: Some(due_at.as_millis()),
+            depth: frame.depth,
+        },
+        MadeKind::Signal { name } => Other {
+            kind: "signal",
+            service: "signal",
+            path: name,
+            args: None,
+            version: None,
+            due_at: None,
+            depth: frame.depth,
+        },
     };
-    frame.made_open += 1;
-    let company = if new.claimed {
-        &mut calls.claimed
-    } else {
-        tx.hint_work();
-        &mut calls.offered
-    };
-    company.push(Call {
-        id: new.id,
-        run: frame.run,
-        parent: frame.no,
-        seq: frame.made,
-        depth: frame.depth,
-        priority: frame.priority,
-        owner: new.claimed.then_some(frame.worker),
-        service,
-        path,
-        args: args.text(),
-        time: turn.time.as_millis(),
-        policy: policy.as_ref().map(Json::text),
-    });
-    if company.len() == CALLS_AT_ONCE {
-        calls.insert(tx, statements)?;
-    }
-    Ok(())
+    make_other(tx, statements, turn, frame, new, &other)
 }
 
 /// Calls that are not inserted yet, fewer than [`CALLS_AT_ONCE`] of each kind.
@@ -86,7 +110,27 @@ struct Call<'t> {
     policy: Option<&'t str>,
 }
 
-impl Calls<'_> {
+impl<'t> Calls<'t> {
+    /// Inserts the call when there are enough for a statement.
+    fn add(
+        &mut self,
+        tx: &mut Tx<'_>,
+        statements: &mut Statements<'_>,
+        call: Call<'t>,
+    ) -> Outcome<()> {
+        let company = if call.owner.is_some() {
+            &mut self.claimed
+        } else {
+            tx.hint_work();
+            &mut self.offered
+        };
+        company.push(call);
+        if company.len() == CALLS_AT_ONCE {
+            self.insert(tx, statements)?;
+        }
+        Ok(())
+    }
+
     /// Inserts those that wait.
     pub(crate) fn insert(
         &mut self,
@@ -158,69 +202,28 @@ impl Call<'_> {
     }
 }
 
-/// A child of any kind, counted already, which may wait for anyone.
-fn make_any(
+/// Columns of a child that is no call.
+struct Other<'t> {
+    kind: &'static str,
+    service: &'static str,
+    path: &'t str,
+    args: Option<&'t str>,
+    version: Option<&'t str>,
+    due_at: Option<i64>,
+    depth: u32,
+}
+
+/// A child that is no call, counted already.
+fn make_other(
     tx: &mut Tx<'_>,
     statements: &mut Statements<'_>,
     turn: &TurnCommit,
     frame: &mut Frame,
     new: &NewStackRun,
+    other: &Other<'_>,
 ) -> Outcome<()> {
     let time = turn.time.as_millis();
-    let (kind, service, path, args, version, due_at, depth) = match &new.kind {
-        MadeKind::Call {
-            service,
-            path,
-            args,
-            ..
-        } => (
-            "call",
-            service.as_str(),
-            path.as_str(),
-            Some(args.text()),
-            None,
-            None,
-            frame.depth,
-        ),
-        MadeKind::Frame {
-            task,
-            version,
-            input,
-            depth,
-        } => (
-            "frame",
-            "tasks",
-            task.as_str(),
-            Some(input.text()),
-            Some(version.as_str()),
-            None,
-            *depth,
-        ),
-        MadeKind::Timer { path, args, due_at } => (
-            "timer",
-            "timer",
-            path.as_str(),
-            Some(args.text()),
-            None,
-            Some(due_at.as_millis()),
-            frame.depth,
-        ),
-        MadeKind::Signal { name } => (
-            "signal",
-            "signal",
-            name.as_str(),
-            None,
-            None,
-            None,
-            frame.depth,
-        ),
-    };
-    let policy = match &new.kind {
-        MadeKind::Call { policy, .. } => policy.as_ref().map(Json::text),
-        _ => None,
-    };
-    let is_claimable = matches!(kind, "call" | "frame");
-    // A claimed call is none of these.
+    let is_claimable = other.kind == "frame";
     let claimed = new.claimed && is_claimable;
     let owner = claimed.then_some(frame.worker);
     let key = new.id.key();
@@ -228,30 +231,29 @@ fn make_any(
         key,
         frame.run,
         frame.no,
-        kind,
+        other.kind,
         frame.made,
-        depth,
+        other.depth,
         frame.priority,
         if claimed { "processing" } else { "pending" },
         owner,
         i64::from(claimed),
-        due_at,
+        other.due_at,
         (is_claimable && !claimed).then_some(time),
         (!is_claimable).then_some(1),
-        service,
-        path,
-        args,
-        version,
+        other.service,
+        other.path,
+        other.args,
+        other.version,
         time,
-        policy,
     ];
     if let Err(error) = statements.hot(Hot::Make)?.execute(row) {
         return Err(made_twice(error, new.id));
     }
     tx.numbers.note(new.id, tx.conn.last_insert_rowid());
-    let met = kind == "signal"
+    let met = other.kind == "signal"
         && !turn.dropped.contains(&new.id)
-        && meet_stored_signal(tx, frame.run, key, path, time)?;
+        && meet_stored_signal(tx, frame.run, key, other.path, time)?;
     if !met {
         frame.made_open += 1;
     }
