@@ -20,7 +20,7 @@ const SCHEMA: &str = concat!(
 const STATEMENTS: usize = 64;
 /// As the adaptor's writer.
 const PRAGMAS: &str = "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-                       PRAGMA wal_autocheckpoint = 4096; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -65536";
+                       PRAGMA wal_autocheckpoint = 4096; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8192";
 
 const ARGS: &str = r#"[{"n":7,"text":"a step of a chain"}]"#;
 const OUTCOME: &str = r#"{"n":7,"text":"a step of a chain"}"#;

@@ -4,8 +4,9 @@ use std::sync::LazyLock;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 use tasker_adaptor::{
-    BlockedReason, Claim, ClaimedCall, ClaimedFrame, RunContext, RunStatus, StackKind, StackRun,
-    StackRunId, StackStatus, StorageError, TaskName, TaskVersion, Timestamp, WorkerId,
+    BlockedReason, Claim, ClaimedCall, ClaimedFrame, Json, RunContext, RunStatus, StackKind,
+    StackRun, StackRunId, StackStatus, StorageError, TaskName, TaskRunId, TaskVersion, Timestamp,
+    WorkerId,
 };
 
 use crate::cached::Cached as _;
@@ -14,11 +15,27 @@ use crate::fault::{Fault, Outcome};
 use crate::tree::{BlockedRow, block, follow_root, has_unread, live};
 use crate::writer::Tx;
 
-static WITH_RUN: LazyLock<String> = LazyLock::new(|| {
+/// A row and its number, of a table that is called `s`.
+static ROW: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT {}, r.task, r.version, r.priority, r.correlation_id, r.traceparent, r.deadline, r.labels, r.cancel_by, r.status, r.input \
-         FROM stack_runs s JOIN task_runs r ON r.id = s.task_run_id WHERE s.no = ?1",
+        "SELECT {}, s.no FROM stack_runs s",
         stack_run_columns(PARENT)
+    )
+});
+
+static NUMBERED: LazyLock<String> = LazyLock::new(|| format!("{} WHERE s.no = ?1", *ROW));
+
+static ONLY: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{} WHERE s.id = ?1 AND s.kind = ?2 AND s.ready_at <= ?3",
+        *ROW
+    )
+});
+
+static READY: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{} WHERE s.kind = ?1 AND s.priority = ?2 AND s.ready_at <= ?3 ORDER BY s.ready_at LIMIT ?4",
+        *ROW
     )
 });
 
@@ -27,10 +44,12 @@ pub(crate) fn claim_frames(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Option<Vec
     let Some(owner) = live(tx, claim.worker)? else {
         return Ok(None);
     };
-    let nos = ready(tx.conn, "frame", claim)?;
-    let mut frames = Vec::with_capacity(nos.len());
-    for no in nos {
-        if let Some((row, run)) = read_or_block(tx, no, claim.now)? {
+    let ready = ready(tx.conn, "frame", claim)?;
+    let mut runs = Runs::default();
+    let mut frames = Vec::with_capacity(ready.len());
+    for ready in ready {
+        let no = ready.no;
+        if let Some((row, run)) = with_run_or_block(tx, &mut runs, ready, claim.now)? {
             frames.push(take_frame(
                 tx,
                 (no, owner),
@@ -49,18 +68,17 @@ pub(crate) fn claim_calls(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Option<Vec<
     let Some(owner) = live(tx, claim.worker)? else {
         return Ok(None);
     };
-    let nos = ready(tx.conn, "call", claim)?;
-    let mut calls = Vec::with_capacity(nos.len());
-    for no in nos {
-        let Some((mut row, run)) = read_or_block(tx, no, claim.now)? else {
+    let ready = ready(tx.conn, "call", claim)?;
+    let mut runs = Runs::default();
+    let mut calls = Vec::with_capacity(ready.len());
+    let mut nos = Vec::with_capacity(ready.len());
+    for ready in ready {
+        let no = ready.no;
+        let Some((mut row, run)) = with_run_or_block(tx, &mut runs, ready, claim.now)? else {
             continue;
         };
-        tx.conn
-            .cached(
-                "UPDATE stack_runs SET status = 'processing', owner = ?2, epoch = epoch + 1, attempt = attempt + 1, \
-                 ready_at = NULL, started_at = ?3 WHERE no = ?1",
-            )?
-            .execute((no, owner, claim.now.as_millis()))?;
+        nos.push(no);
+        tx.numbers.note(row.id, no);
         row.status = StackStatus::Processing;
         row.owner = Some(claim.worker);
         row.epoch = row.epoch.next();
@@ -71,7 +89,24 @@ pub(crate) fn claim_calls(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Option<Vec<
             context: run.context,
         });
     }
+    take_calls(tx, nos, owner, claim.now)?;
     Ok(Some(calls))
+}
+
+/// Writes that these calls are the worker's. Calls of one turn have numbers that follow each other, and one statement takes them all;
+/// `FAIL` for the reason that [`crate::hot`] has.
+fn take_calls(tx: &Tx<'_>, mut nos: Vec<i64>, owner: i64, now: Timestamp) -> Outcome<()> {
+    nos.sort_unstable();
+    let mut take = tx.conn.cached(
+        "UPDATE OR FAIL stack_runs SET status = 'processing', owner = ?3, epoch = epoch + 1, attempt = attempt + 1, \
+         ready_at = NULL, started_at = ?4 WHERE no BETWEEN ?1 AND ?2",
+    )?;
+    for together in nos.chunk_by(|one, next| one + 1 == *next) {
+        if let (Some(first), Some(last)) = (together.first(), together.last()) {
+            take.execute((first, last, owner, now.as_millis()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes up again a frame that the worker owns and has no VM for; gives it back when it has nothing to do.
@@ -107,27 +142,36 @@ pub(crate) fn reload_frame(
         }
         return Ok(None);
     }
-    match read_or_block(tx, no, now)? {
+    let numbered = tx.conn.cached(&NUMBERED)?.query_row([no], read)?;
+    match with_run_or_block(tx, &mut Runs::default(), numbered, now)? {
         Some((row, run)) => take_frame(tx, (no, owner), row, run, worker, now).map(Some),
         None => Ok(None),
     }
 }
 
-/// What a claimed row needs of its run.
-struct RunOf {
-    context: RunContext,
-    input: tasker_adaptor::Json,
+/// A row that a claim takes, if it can be read.
+struct Ready {
+    no: i64,
+    row: Outcome<StackRun>,
+}
+
+/// One row of [`ROW`].
+fn read(row: &Row<'_>) -> rusqlite::Result<Ready> {
+    Ok(Ready {
+        no: row.get(STACK_RUN_WIDTH)?,
+        row: stack_run(row),
+    })
 }
 
 /// Rows that a claim takes, in order.
-fn ready(conn: &Connection, kind: &'static str, claim: &Claim) -> Outcome<Vec<i64>> {
+fn ready(conn: &Connection, kind: &'static str, claim: &Claim) -> Outcome<Vec<Ready>> {
     if claim.max == 0 {
         return Ok(Vec::new());
     }
     if let Some(only) = claim.only {
         let row = conn
-            .cached("SELECT no FROM stack_runs WHERE id = ?1 AND kind = ?2 AND ready_at <= ?3")?
-            .query_row((only.key(), kind, claim.now.as_millis()), |row| row.get(0))
+            .cached(&ONLY)?
+            .query_row((only.key(), kind, claim.now.as_millis()), read)
             .optional()?;
         return Ok(row.into_iter().collect());
     }
@@ -135,13 +179,8 @@ fn ready(conn: &Connection, kind: &'static str, claim: &Claim) -> Outcome<Vec<i6
     let mut below = None;
     while let Some(priority) = next_priority(conn, kind, below)? {
         let left = (claim.max - rows.len()) as i64;
-        let mut statement = conn.cached(
-            "SELECT no FROM stack_runs WHERE kind = ?1 AND priority = ?2 AND ready_at <= ?3 ORDER BY ready_at LIMIT ?4",
-        )?;
-        let found = statement.query_map((kind, priority, claim.now.as_millis(), left), |row| {
-            row.get::<_, i64>(0)
-        })?;
-        for row in found {
+        let mut statement = conn.cached(&READY)?;
+        for row in statement.query_map((kind, priority, claim.now.as_millis(), left), read)? {
             rows.push(row?);
         }
         if rows.len() >= claim.max {
@@ -166,18 +205,76 @@ pub(crate) fn next_priority(
         .optional()?)
 }
 
-/// Reads a row with its run. One that cannot be read is blocked, with its run, and left out: others are not affected.
-fn read_or_block(tx: &mut Tx<'_>, no: i64, now: Timestamp) -> Outcome<Option<(StackRun, RunOf)>> {
-    let read = {
-        let mut statement = tx.conn.cached(&WITH_RUN)?;
-        let mut rows = statement.query([no])?;
-        match rows.next()? {
-            Some(row) => read(row),
-            None => return Ok(None),
+/// What a claimed row needs of its run.
+struct RunOf {
+    context: RunContext,
+    input: Json,
+}
+
+/// The run of the last row: rows that become ready together are often of one.
+#[derive(Default)]
+struct Runs(Option<(TaskRunId, RunContext)>);
+
+impl Runs {
+    /// That of the row; `None` when it is gone.
+    fn of(&mut self, conn: &Connection, row: &StackRun) -> Outcome<Option<RunOf>> {
+        // A nested frame has its input with it, and a call needs none.
+        let input = match (&row.kind, &row.parent, &row.args) {
+            (StackKind::Frame, Some(_), Some(args)) => Some(args.clone()),
+            (StackKind::Frame, None, _) => None,
+            _ => Some(Json::null()),
+        };
+        if let (Some((id, context)), Some(input)) = (&self.0, &input)
+            && *id == row.task_run
+        {
+            return Ok(Some(RunOf {
+                context: context.clone(),
+                input: input.clone(),
+            }));
         }
-    };
+        let mut statement = conn.cached(
+            "SELECT r.id, r.task, r.version, r.priority, r.correlation_id, r.traceparent, r.deadline, r.labels, r.cancel_by, r.status, \
+             CASE WHEN ?2 THEN r.input END AS input FROM task_runs r WHERE r.id = ?1",
+        )?;
+        let mut rows = statement.query((row.task_run.key(), input.is_none()))?;
+        let Some(run) = rows.next()? else {
+            return Ok(None);
+        };
+        let cells = Cells {
+            row: run,
+            table: "task_runs",
+            run_column: Some(0),
+        };
+        let context = RunContext {
+            task: TaskName::new(cells.get::<String>(1)?),
+            version: TaskVersion::new(cells.get::<String>(2)?),
+            priority: cells.get(3)?,
+            correlation_id: cells.maybe(4)?,
+            traceparent: cells.maybe(5)?,
+            deadline: cells.time(6)?,
+            labels: cells.labels(7)?,
+            cancel_by: cells.time(8)?,
+            ended: cells.word::<RunStatus>(9)?.is_terminal(),
+        };
+        let input = match input {
+            Some(input) => input,
+            None => cells.required_json(10)?,
+        };
+        self.0 = Some((row.task_run, context.clone()));
+        Ok(Some(RunOf { context, input }))
+    }
+}
+
+/// The row with its run. One that cannot be read is blocked, with its run, and left out: others are not affected.
+fn with_run_or_block(
+    tx: &mut Tx<'_>,
+    runs: &mut Runs,
+    Ready { no, row }: Ready,
+    now: Timestamp,
+) -> Outcome<Option<(StackRun, RunOf)>> {
+    let read = row.and_then(|row| Ok(runs.of(tx.conn, &row)?.map(|run| (row, run))));
     match read {
-        Ok(row) => Ok(Some(row)),
+        Ok(read) => Ok(read),
         Err(Fault::Storage(StorageError::Corrupt { what, problem, .. })) => {
             tracing::error!(%what, %problem, "a stored value is damaged; its run is blocked");
             let (row, run) = tx
@@ -206,33 +303,6 @@ fn read_or_block(tx: &mut Tx<'_>, no: i64, now: Timestamp) -> Outcome<Option<(St
         }
         Err(fault) => Err(fault),
     }
-}
-
-fn read(row: &Row<'_>) -> Outcome<(StackRun, RunOf)> {
-    let stack = stack_run(row)?;
-    let cells = Cells {
-        row,
-        table: "task_runs (with stack_runs)",
-        run_column: Some(1),
-    };
-    let at = |offset| STACK_RUN_WIDTH + offset;
-    let context = RunContext {
-        task: TaskName::new(cells.get::<String>(at(0))?),
-        version: TaskVersion::new(cells.get::<String>(at(1))?),
-        priority: cells.get(at(2))?,
-        correlation_id: cells.maybe(at(3))?,
-        traceparent: cells.maybe(at(4))?,
-        deadline: cells.time(at(5))?,
-        labels: cells.labels(at(6))?,
-        cancel_by: cells.time(at(7))?,
-        ended: cells.word::<RunStatus>(at(8))?.is_terminal(),
-    };
-    let input = match (&stack.kind, &stack.parent, &stack.args) {
-        (StackKind::Frame, Some(_), Some(args)) => args.clone(),
-        (StackKind::Frame, None, _) => cells.required_json(at(9))?,
-        _ => tasker_adaptor::Json::null(),
-    };
-    Ok((stack, RunOf { context, input }))
 }
 
 /// A VM will be built from the row: this worker's, at an epoch of its own. First the numbers of row and worker.

@@ -58,7 +58,7 @@ pub(crate) fn open_writer(options: &Options) -> Outcome<Connection> {
 pub(crate) fn open_reader(options: &Options) -> Outcome<Connection> {
     let connection = open(options)?;
     connection.execute_batch("PRAGMA query_only = ON")?;
-    connection.pragma_update(None, "cache_size", -i64::from(options.cache_kib / 8))?;
+    connection.pragma_update(None, "cache_size", -i64::from(options.cache_kib))?;
     Ok(connection)
 }
 

@@ -8,7 +8,8 @@ use rusqlite::{CachedStatement, Connection};
 use crate::cached::Cached as _;
 use crate::fault::Outcome;
 
-/// Rows of [`Hot::MakeCalls`]: a row costs 27,200 instructions alone and 19,300 in such company, which turns of a rush have.
+/// Rows of [`Hot::MakeCalls`] and of [`Hot::OfferCalls`]: a row costs 27,200 instructions alone and 19,300 in such company, which
+/// turns of a rush have.
 pub(crate) const CALLS_AT_ONCE: usize = 8;
 
 /// What the fence reads, in the order in which it takes it apart.
@@ -22,20 +23,47 @@ macro_rules! frame_and_child {
 
 /// `FAIL` and not `ABORT`, which copies each page that a statement of several rows touches, to undo that statement alone: whoever makes
 /// a row twice has the whole transaction undone.
-macro_rules! calls {
+macro_rules! claimed_calls {
     () => {
         "INSERT OR FAIL INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
          made_count, delivered_count, dropped_count, attempt, in_doubt, service, path, args, created_at, started_at, policy) VALUES "
     };
 }
-macro_rules! call {
+macro_rules! claimed_call {
     () => {
         "(?, ?, ?, 'call', ?, ?, ?, 'processing', ?, 1, 0, 0, 0, 0, 1, 0, ?, ?, ?, ?, ?, ?)"
     };
 }
-macro_rules! four_calls {
+macro_rules! offered_calls {
     () => {
-        concat!(call!(), ",", call!(), ",", call!(), ",", call!())
+        "INSERT OR FAIL INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, epoch, turn, \
+         made_count, delivered_count, dropped_count, attempt, in_doubt, service, path, args, created_at, ready_at, policy) VALUES "
+    };
+}
+macro_rules! offered_call {
+    () => {
+        "(?, ?, ?, 'call', ?, ?, ?, 'pending', 0, 0, 0, 0, 0, 0, 0, ?, ?, ?, ?, ?, ?)"
+    };
+}
+macro_rules! eight {
+    ($row:ident) => {
+        concat!(
+            $row!(),
+            ",",
+            $row!(),
+            ",",
+            $row!(),
+            ",",
+            $row!(),
+            ",",
+            $row!(),
+            ",",
+            $row!(),
+            ",",
+            $row!(),
+            ",",
+            $row!()
+        )
     };
 }
 
@@ -48,6 +76,8 @@ pub(crate) enum Hot {
     FrameAt,
     /// A further one, by the frame's number and the place in it: an index of numbers is walked faster than one of ids.
     Child,
+    /// All in a range of places.
+    Children,
     /// A call that the worker's own service answered.
     DeliverLocal,
     /// A child that was settled before.
@@ -56,6 +86,10 @@ pub(crate) enum Hot {
     MakeCall,
     /// So many at once as [`CALLS_AT_ONCE`] says.
     MakeCalls,
+    /// A call that anyone may claim.
+    OfferCall,
+    /// So many at once.
+    OfferCalls,
     /// Any other child.
     Make,
     /// The frame goes on in the status that it has.
@@ -84,6 +118,9 @@ impl Hot {
             Self::Child => {
                 "SELECT no, kind, status, owner, epoch, delivered_order FROM stack_runs WHERE parent_no = ?1 AND seq = ?2 AND +id = ?3"
             }
+            Self::Children => {
+                "SELECT no, kind, status, owner, epoch, delivered_order, seq, id FROM stack_runs WHERE parent_no = ?1 AND seq BETWEEN ?2 AND ?3"
+            }
             Self::DeliverLocal => {
                 "UPDATE stack_runs SET status = ?2, outcome = ?3, owner = NULL, settled_at = ?4, \
                  delivered_order = ?5, delivered_turn = ?6, delivered_at = ?4 WHERE no = ?1"
@@ -91,12 +128,14 @@ impl Hot {
             Self::DeliverRecorded => {
                 "UPDATE stack_runs SET delivered_order = ?2, delivered_turn = ?3, delivered_at = ?4, unread = NULL WHERE no = ?1"
             }
-            Self::MakeCall => concat!(calls!(), call!()),
-            Self::MakeCalls => concat!(calls!(), four_calls!(), ",", four_calls!()),
+            Self::MakeCall => concat!(claimed_calls!(), claimed_call!()),
+            Self::MakeCalls => concat!(claimed_calls!(), eight!(claimed_call)),
+            Self::OfferCall => concat!(offered_calls!(), offered_call!()),
+            Self::OfferCalls => concat!(offered_calls!(), eight!(offered_call)),
             Self::Make => {
                 "INSERT INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
-                 made_count, delivered_count, dropped_count, attempt, in_doubt, due_at, ready_at, waits, service, path, args, version, created_at, policy) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, 0, 0, 0, 0, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)"
+                 made_count, delivered_count, dropped_count, attempt, in_doubt, due_at, ready_at, waits, service, path, args, version, created_at) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, 0, 0, 0, 0, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)"
             }
             Self::GoOn => {
                 "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \

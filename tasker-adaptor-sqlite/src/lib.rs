@@ -23,6 +23,7 @@ mod columns;
 mod commit;
 mod connection;
 mod fault;
+mod fence;
 mod finish;
 mod hot;
 mod journal;

@@ -1,7 +1,7 @@
-//! The rows that turns make: calls that their worker asks itself, and any other child.
+//! The rows that turns make: calls that their worker asks itself, calls that anyone may claim, and any other child.
 //!
-//! A call of the first kind waits for others of its transaction, so that one statement inserts several: to begin and end a statement
-//! on a table with nine trees costs a third of an insert. Rows are in the order made, within those calls and within the others.
+//! A call waits for others of its kind and transaction, so that one statement inserts several: to begin and end a statement
+//! on a table with nine trees costs a third of an insert. Rows are in the order made, within each of the three.
 //!
 //! Invariant: whoever looks for a row that a turn has made calls [`Calls::insert`] first.
 
@@ -10,12 +10,12 @@ use tasker_adaptor::{Json, MadeKind, NewStackRun, StackRunId, StorageError, Turn
 
 use crate::cached::Cached as _;
 use crate::columns::{HasKey, Key};
-use crate::commit::Frame;
 use crate::fault::{Fault, Outcome};
+use crate::fence::Frame;
 use crate::hot::{CALLS_AT_ONCE, Hot, Statements};
 use crate::writer::Tx;
 
-/// Makes one child; a claimed call waits for others in `calls`.
+/// Makes one child; a call waits for others in `calls`.
 pub(crate) fn make<'t>(
     tx: &mut Tx<'_>,
     statements: &mut Statements<'_>,
@@ -25,42 +25,74 @@ pub(crate) fn make<'t>(
     new: &'t NewStackRun,
 ) -> Outcome<()> {
     frame.made += 1;
-    let MadeKind::Call {
-        service,
-        path,
-        args,
-        policy,
-    } = &new.kind
-    else {
-        return make_any(tx, statements, turn, frame, new);
+    let other = match &new.kind {
+        MadeKind::Call {
+            service,
+            path,
+            args,
+            policy,
+        } => {
+            frame.made_open += 1;
+            let call = Call {
+                id: new.id,
+                run: frame.run,
+                parent: frame.no,
+                seq: frame.made,
+                depth: frame.depth,
+                priority: frame.priority,
+                owner: new.claimed.then_some(frame.worker),
+                service,
+                path,
+                args: args.text(),
+                time: turn.time.as_millis(),
+                policy: policy.as_ref().map(Json::text),
+            };
+            return calls.add(tx, statements, call);
+        }
+        MadeKind::Frame {
+            task,
+            version,
+            input,
+            depth,
+        } => Other {
+            kind: "frame",
+            service: "tasks",
+            path: task.as_str(),
+            args: Some(input.text()),
+            version: Some(version.as_str()),
+            due_at: None,
+            depth: *depth,
+        },
+        MadeKind::Timer { path, args, due_at } => Other {
+            kind: "timer",
+            service: "timer",
+            path,
+            args: Some(args.text()),
+            version: None,
+            due_at: Some(due_at.as_millis()),
+            depth: frame.depth,
+        },
+        MadeKind::Signal { name } => Other {
+            kind: "signal",
+            service: "signal",
+            path: name,
+            args: None,
+            version: None,
+            due_at: None,
+            depth: frame.depth,
+        },
     };
-    if !new.claimed {
-        return make_any(tx, statements, turn, frame, new);
-    }
-    frame.made_open += 1;
-    calls.0.push(Call {
-        id: new.id,
-        run: frame.run,
-        parent: frame.no,
-        seq: frame.made,
-        depth: frame.depth,
-        priority: frame.priority,
-        owner: frame.worker,
-        service,
-        path,
-        args: args.text(),
-        time: turn.time.as_millis(),
-        policy: policy.as_ref().map(Json::text),
-    });
-    if calls.0.len() == CALLS_AT_ONCE {
-        calls.insert(tx, statements)?;
-    }
-    Ok(())
+    make_other(tx, statements, turn, frame, new, &other)
 }
 
-/// Claimed calls that are not inserted yet, fewer than [`CALLS_AT_ONCE`].
+/// Calls that are not inserted yet, fewer than [`CALLS_AT_ONCE`] of each kind.
 #[derive(Default)]
-pub(crate) struct Calls<'t>(Vec<Call<'t>>);
+pub(crate) struct Calls<'t> {
+    /// Their worker asks them itself.
+    claimed: Vec<Call<'t>>,
+    /// Anyone may claim them.
+    offered: Vec<Call<'t>>,
+}
 
 struct Call<'t> {
     id: StackRunId,
@@ -69,7 +101,8 @@ struct Call<'t> {
     seq: u32,
     depth: u32,
     priority: i32,
-    owner: i64,
+    /// The worker that asks it; the same for all of a statement, or none for all.
+    owner: Option<i64>,
     service: &'t str,
     path: &'t str,
     args: &'t str,
@@ -77,28 +110,54 @@ struct Call<'t> {
     policy: Option<&'t str>,
 }
 
-impl Calls<'_> {
+impl<'t> Calls<'t> {
+    /// Inserts the call when there are enough for a statement.
+    fn add(
+        &mut self,
+        tx: &mut Tx<'_>,
+        statements: &mut Statements<'_>,
+        call: Call<'t>,
+    ) -> Outcome<()> {
+        let company = if call.owner.is_some() {
+            &mut self.claimed
+        } else {
+            tx.hint_work();
+            &mut self.offered
+        };
+        company.push(call);
+        if company.len() == CALLS_AT_ONCE {
+            self.insert(tx, statements)?;
+        }
+        Ok(())
+    }
+
     /// Inserts those that wait.
     pub(crate) fn insert(
         &mut self,
         tx: &mut Tx<'_>,
         statements: &mut Statements<'_>,
     ) -> Outcome<()> {
-        if self.0.len() == CALLS_AT_ONCE {
-            insert(tx, statements.hot(Hot::MakeCalls)?, &self.0)?;
-        } else {
-            for call in self.0.chunks(1) {
-                insert(tx, statements.hot(Hot::MakeCall)?, call)?;
+        for (calls, alone, together) in [
+            (&mut self.claimed, Hot::MakeCall, Hot::MakeCalls),
+            (&mut self.offered, Hot::OfferCall, Hot::OfferCalls),
+        ] {
+            if calls.len() == CALLS_AT_ONCE {
+                insert(tx, statements.hot(together)?, calls)?;
+            } else {
+                for call in calls.chunks(1) {
+                    insert(tx, statements.hot(alone)?, call)?;
+                }
             }
+            calls.clear();
         }
-        self.0.clear();
         Ok(())
     }
 }
 
 fn insert(tx: &mut Tx<'_>, statement: &mut Statement<'_>, calls: &[Call<'_>]) -> Outcome<()> {
-    for (index, call) in calls.iter().enumerate() {
-        call.bind(statement, index)?;
+    let mut at = 0;
+    for call in calls {
+        at = call.bind(statement, at)?;
     }
     if let Err(error) = statement.raw_execute() {
         // Those before it were inserted: they are the changes of the statement.
@@ -109,15 +168,17 @@ fn insert(tx: &mut Tx<'_>, statement: &mut Statement<'_>, calls: &[Call<'_>]) ->
     // Numbers of one statement follow each other; one that does not is found out when it is used.
     let last = tx.conn.last_insert_rowid();
     for (no, call) in (1..=last).rev().zip(calls.iter().rev()) {
-        tx.numbers.note(call.id, no);
+        // Whoever claims an offered one notes its number.
+        if call.owner.is_some() {
+            tx.numbers.note(call.id, no);
+        }
     }
     Ok(())
 }
 
 impl Call<'_> {
-    /// As row `index` of a statement.
-    fn bind(&self, statement: &mut Statement<'_>, index: usize) -> rusqlite::Result<()> {
-        let mut at = index * CALL_VALUES;
+    /// As the next row of a statement that has `at` values. How many it has then.
+    fn bind(&self, statement: &mut Statement<'_>, mut at: usize) -> rusqlite::Result<usize> {
         let mut next = || {
             at += 1;
             at
@@ -128,82 +189,41 @@ impl Call<'_> {
         statement.raw_bind_parameter(next(), self.seq)?;
         statement.raw_bind_parameter(next(), self.depth)?;
         statement.raw_bind_parameter(next(), self.priority)?;
-        statement.raw_bind_parameter(next(), self.owner)?;
+        if let Some(owner) = self.owner {
+            statement.raw_bind_parameter(next(), owner)?;
+        }
         statement.raw_bind_parameter(next(), self.service)?;
         statement.raw_bind_parameter(next(), self.path)?;
         statement.raw_bind_parameter(next(), self.args)?;
         statement.raw_bind_parameter(next(), self.time)?;
         statement.raw_bind_parameter(next(), self.time)?;
-        statement.raw_bind_parameter(next(), self.policy)
+        statement.raw_bind_parameter(next(), self.policy)?;
+        Ok(at)
     }
 }
 
-/// Values of a row of [`Hot::MakeCall`].
-const CALL_VALUES: usize = 13;
+/// Columns of a child that is no call.
+struct Other<'t> {
+    kind: &'static str,
+    service: &'static str,
+    path: &'t str,
+    args: Option<&'t str>,
+    version: Option<&'t str>,
+    due_at: Option<i64>,
+    depth: u32,
+}
 
-/// A child of any kind, counted already, which may wait for anyone.
-fn make_any(
+/// A child that is no call, counted already.
+fn make_other(
     tx: &mut Tx<'_>,
     statements: &mut Statements<'_>,
     turn: &TurnCommit,
     frame: &mut Frame,
     new: &NewStackRun,
+    other: &Other<'_>,
 ) -> Outcome<()> {
     let time = turn.time.as_millis();
-    let (kind, service, path, args, version, due_at, depth) = match &new.kind {
-        MadeKind::Call {
-            service,
-            path,
-            args,
-            ..
-        } => (
-            "call",
-            service.as_str(),
-            path.as_str(),
-            Some(args.text()),
-            None,
-            None,
-            frame.depth,
-        ),
-        MadeKind::Frame {
-            task,
-            version,
-            input,
-            depth,
-        } => (
-            "frame",
-            "tasks",
-            task.as_str(),
-            Some(input.text()),
-            Some(version.as_str()),
-            None,
-            *depth,
-        ),
-        MadeKind::Timer { path, args, due_at } => (
-            "timer",
-            "timer",
-            path.as_str(),
-            Some(args.text()),
-            None,
-            Some(due_at.as_millis()),
-            frame.depth,
-        ),
-        MadeKind::Signal { name } => (
-            "signal",
-            "signal",
-            name.as_str(),
-            None,
-            None,
-            None,
-            frame.depth,
-        ),
-    };
-    let policy = match &new.kind {
-        MadeKind::Call { policy, .. } => policy.as_ref().map(Json::text),
-        _ => None,
-    };
-    let is_claimable = matches!(kind, "call" | "frame");
-    // A claimed call is none of these.
+    let is_claimable = other.kind == "frame";
     let claimed = new.claimed && is_claimable;
     let owner = claimed.then_some(frame.worker);
     let key = new.id.key();
@@ -211,30 +231,29 @@ fn make_any(
         key,
         frame.run,
         frame.no,
-        kind,
+        other.kind,
         frame.made,
-        depth,
+        other.depth,
         frame.priority,
         if claimed { "processing" } else { "pending" },
         owner,
         i64::from(claimed),
-        due_at,
+        other.due_at,
         (is_claimable && !claimed).then_some(time),
         (!is_claimable).then_some(1),
-        service,
-        path,
-        args,
-        version,
+        other.service,
+        other.path,
+        other.args,
+        other.version,
         time,
-        policy,
     ];
     if let Err(error) = statements.hot(Hot::Make)?.execute(row) {
         return Err(made_twice(error, new.id));
     }
     tx.numbers.note(new.id, tx.conn.last_insert_rowid());
-    let met = kind == "signal"
+    let met = other.kind == "signal"
         && !turn.dropped.contains(&new.id)
-        && meet_stored_signal(tx, frame.run, key, path, time)?;
+        && meet_stored_signal(tx, frame.run, key, other.path, time)?;
     if !met {
         frame.made_open += 1;
     }

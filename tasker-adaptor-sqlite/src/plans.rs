@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use tasker_adaptor::conformance::{CASES, Harness, run_case};
 use tasker_adaptor::{
-    Maintenance as _, Queue as _, Retention, RunFilter, RunStatus, RunStore as _, Signals as _,
-    TaskStore as _, Timestamp, Workers as _,
+    Claim, Delivery, DeliverySource, FrameNext, Json, Lease, MadeKind, Maintenance as _,
+    NewStackRun, NewTaskRun, NewWorker, Outcome, Queue as _, Retention, RunFilter, RunStatus,
+    RunStore as _, Signals as _, StackRunId, TaskRunId, TaskStore as _, Timestamp, TurnCommit,
+    TurnNo, WorkerId, Workers as _,
 };
 
 use crate::SqliteStorage;
@@ -55,7 +57,7 @@ async fn exercise_everything() -> (tempfile::TempDir, SqliteStorage) {
     }
     filter.labels.insert("a".to_owned(), "b".to_owned());
     storage.runs(&filter, 10).await.unwrap();
-    let worker = tasker_adaptor::WorkerId::from_parts(now, 1);
+    let worker = WorkerId::from_parts(now, 1);
     storage.reap(worker, now, 10).await.unwrap();
     storage.retire(worker, now).await.unwrap();
     storage.fire_timers(now, 0, 10).await.unwrap();
@@ -73,13 +75,102 @@ async fn exercise_everything() -> (tempfile::TempDir, SqliteStorage) {
     storage.delete_runs(&retention).await.unwrap();
     let signal = tasker_adaptor::NewSignal {
         id: worker.as_uuid(),
-        run: tasker_adaptor::TaskRunId::from_parts(now, 2),
+        run: TaskRunId::from_parts(now, 2),
         name: "go".to_owned(),
         payload: tasker_adaptor::Json::null(),
     };
     assert!(storage.send_signal(signal, now).await.is_err());
     assert!(storage.commit(Arc::from(vec![])).await.unwrap().is_empty());
+    calls_in_company(&storage, now).await;
     (folder, storage)
+}
+
+/// So many calls are offered, claimed and answered that each step is one statement.
+async fn calls_in_company(storage: &SqliteStorage, now: Timestamp) {
+    const COUNT: u32 = 8;
+    let id = |number| StackRunId::from_parts(now, number);
+    let worker = WorkerId::from_parts(now, 3);
+    let lease_ms = 30_000;
+    let name = "plans".to_owned();
+    let new = NewWorker {
+        id: worker,
+        name,
+        now,
+        lease_ms,
+    };
+    storage.register(new).await.unwrap();
+    let run = NewTaskRun {
+        id: TaskRunId::from_parts(now, 4),
+        root: id(5),
+        task: "hello".into(),
+        version: "a".repeat(64).as_str().into(),
+        input: Json::null(),
+        idempotency_key: None,
+        request_hash: "b".repeat(64),
+        priority: 0,
+        run_at: now,
+        deadline: None,
+        labels: std::collections::BTreeMap::new(),
+        correlation_id: None,
+        traceparent: None,
+    };
+    storage.submit(vec![run], now).await.unwrap();
+    let claim = Claim {
+        worker,
+        now,
+        max: COUNT as usize,
+        only: None,
+    };
+    let frames = storage.claim_frames(claim).await.unwrap();
+    let turn = |number| TurnCommit {
+        frame: frames[0].row.id,
+        task_run: frames[0].row.task_run,
+        turn: TurnNo(number),
+        lease: Lease {
+            worker,
+            epoch: frames[0].row.epoch,
+        },
+        time: now,
+        delivered: Vec::new(),
+        made: Vec::new(),
+        dropped: Vec::new(),
+        logs: Vec::new(),
+        next: FrameNext::Suspended,
+    };
+    let mut offers = turn(0);
+    offers.made = (0..COUNT)
+        .map(|call| NewStackRun {
+            id: id(10 + u128::from(call)),
+            kind: MadeKind::Call {
+                service: "s".to_owned(),
+                path: "m".to_owned(),
+                args: Json::null(),
+                policy: None,
+            },
+            claimed: false,
+        })
+        .collect();
+    storage.commit(Arc::from(vec![offers])).await.unwrap()[0]
+        .as_ref()
+        .unwrap();
+    let calls = storage.claim_calls(claim).await.unwrap();
+    let mut answers = turn(1);
+    answers.next = FrameNext::Completed(None);
+    answers.delivered = calls
+        .iter()
+        .map(|call| Delivery {
+            child: call.row.id,
+            seq: call.row.seq,
+            source: DeliverySource::Local {
+                epoch: call.row.epoch,
+                outcome: Outcome::Completed(None),
+            },
+        })
+        .collect();
+    assert_eq!(answers.delivered.len(), COUNT as usize);
+    storage.commit(Arc::from(vec![answers])).await.unwrap()[0]
+        .as_ref()
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,6 +182,16 @@ async fn no_query_of_the_engine_walks_history() {
         "only {} statements were seen",
         statements.len()
     );
+    for company in [
+        "seq BETWEEN",
+        "'pending', 0, 0, 0, 0, 0, 0, 0, ?",
+        "BETWEEN ?1 AND ?2",
+    ] {
+        assert!(
+            statements.iter().any(|sql| sql.contains(company)),
+            "no statement with {company} was seen"
+        );
+    }
     let conn = rusqlite::Connection::open(storage.path()).unwrap();
     crate::connection::stable_plans(&conn).unwrap();
     let mut walks = Vec::new();

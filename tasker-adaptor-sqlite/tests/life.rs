@@ -68,14 +68,18 @@ async fn a_row_made_twice_is_named_and_undoes_its_batch_wherever_it_stands() {
     let worker = live_worker(&storage).await;
     let (first, known) = waiting_run(&storage, worker).await;
     let (second, _) = waiting_run(&storage, worker).await;
-    // Claimed calls are inserted several at a time: the guilty one is alone, and first, amid and last among others, over two turns.
-    for (before, after) in [(0, 0), (0, 20), (3, 20), (7, 0), (8, 0), (17, 3)] {
-        let mut calls: Vec<_> = (0..before + after).map(|_| call(true)).collect();
+    // Calls are inserted several at a time: the guilty one is alone, and first, amid and last among others, over two turns.
+    let places = [(0, 0), (0, 20), (3, 20), (7, 0), (8, 0), (17, 3)];
+    for (claimed, (before, after)) in [true, false]
+        .into_iter()
+        .flat_map(|claimed| places.map(|place| (claimed, place)))
+    {
+        let mut calls: Vec<_> = (0..before + after).map(|_| call(claimed)).collect();
         calls.insert(
             before,
             NewStackRun {
                 id: known,
-                ..call(true)
+                ..call(claimed)
             },
         );
         let mut one = turn(&first.row, worker, 1, FrameNext::Suspended);
