@@ -23,21 +23,18 @@ use crate::schema::Schema;
 /// A default of `READ ONLY` stays: that is the operator's word.
 pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
-/// Settings of a transaction on a connection that is not only ours: for this one only, so that they mean the same behind a pooler.
+/// How a transaction begins on a connection that is not only ours: the settings are for this one only, so that they mean the same
+/// behind a pooler.
 ///
 /// A plan is kept with its statement for as long as the connection lives: one that was made while the tables were small
 /// must not read them from end to end when they are large. It serves any parameters: to plan for the arrays of each batch anew
 /// takes longer than some of the statements. And a transaction whose client fell silent between two trips
 /// (its cable was pulled, its machine stands still) must not keep its locks: others wait for them, the reaper too.
-const SETTINGS: &str = "SELECT set_config('enable_seqscan', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true), set_config('idle_in_transaction_session_timeout', $1::int4::text, true)";
+const BEGIN_WITH_SETTINGS: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL jit = off";
 
-/// The same for a connection that is only ours, once. And what single statements run at: they mean the same at any level
+/// The same settings for a connection that is only ours, once. And what single statements run at: they mean the same at any level
 /// (see [`Session::pipeline`]), but above this one some would be sent twice.
 const OWN_SETTINGS: &str = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan; SET jit = off; SET default_transaction_isolation = 'read committed'";
-
-/// What is left to say for a transaction there.
-const SILENCE: &str =
-    "SELECT set_config('idle_in_transaction_session_timeout', $1::int4::text, true)";
 
 /// A parameter with its type.
 pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -46,8 +43,18 @@ pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 pub(crate) struct Step<'a> {
     sql: Arc<str>,
     params: Vec<Param<'a>>,
-    /// Its plan is the right one however large the tables are.
-    lasting: bool,
+    kind: Kind,
+}
+
+/// How a statement is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Parsed and planned once a connection where it is part of a transaction.
+    Statement,
+    /// In any case: its plan is the right one however large the tables are.
+    Lasting,
+    /// It has no parameters and answers no rows, and may be several: one message, and nothing is planned.
+    Command,
 }
 
 /// What a connection may keep from one use to the next.
@@ -131,7 +138,7 @@ impl Session {
         Step {
             sql: self.schema.sql(sql),
             params,
-            lasting: false,
+            kind: Kind::Statement,
         }
     }
 
@@ -142,7 +149,7 @@ impl Session {
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, StorageError> {
         let mut step = self.step(sql, params.to_vec());
-        step.lasting = true;
+        step.kind = Kind::Lasting;
         let mut answers = self.pipeline(vec![step]).await?;
         Ok(answers.pop().unwrap_or_default())
     }
@@ -164,19 +171,15 @@ impl Session {
         mut steps: Vec<Step<'_>>,
     ) -> Result<Vec<Vec<Row>>, StorageError> {
         self.in_transaction = true;
+        let begin = match self.keeps {
+            Keeps::Settings => BEGIN,
+            Keeps::Statements | Keeps::Nothing => BEGIN_WITH_SETTINGS,
+        };
         let silence = self.patience.silence_ms();
-        let settings = match self.keeps {
-            Keeps::Settings => SILENCE,
-            Keeps::Statements | Keeps::Nothing => SETTINGS,
-        };
-        let settings = Step {
-            sql: settings.into(),
-            params: vec![(&silence, Type::INT4)],
-            lasting: false,
-        };
-        steps.splice(0..0, [bare(BEGIN), settings]);
+        let begin = format!("{begin}; SET LOCAL idle_in_transaction_session_timeout = {silence}");
+        steps.insert(0, command(begin));
         let mut answers = self.pipeline(steps).await?;
-        Ok(answers.split_off(2))
+        Ok(answers.split_off(1))
     }
 
     /// These statements and `COMMIT` in one trip. The server answers `COMMIT` well even after a failed statement,
@@ -185,7 +188,7 @@ impl Session {
         &mut self,
         mut steps: Vec<Step<'_>>,
     ) -> Result<Vec<Vec<Row>>, StorageError> {
-        steps.push(bare("COMMIT"));
+        steps.push(command("COMMIT"));
         let mut answers = self.pipeline(steps).await?;
         answers.pop();
         self.in_transaction = false;
@@ -195,7 +198,7 @@ impl Session {
     /// Ends the transaction without effect and keeps the connection.
     pub(crate) async fn rollback(&mut self) -> Result<(), StorageError> {
         if self.in_transaction {
-            self.pipeline(vec![bare("ROLLBACK")]).await?;
+            self.pipeline(vec![command("ROLLBACK")]).await?;
             self.in_transaction = false;
         }
         Ok(())
@@ -208,21 +211,20 @@ impl Session {
         queries: impl Iterator<Item = &'static str>,
     ) -> Result<Vec<Vec<Row>>, StorageError> {
         self.in_transaction = true;
-        let mut steps = vec![bare(
-            "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY",
-        )];
         // Queries of the audit read whole tables, unlike all others.
-        steps.push(bare("SET LOCAL enable_seqscan = on"));
-        steps.push(Step {
-            sql: format!("SET LOCAL search_path TO {schema}").into(),
+        let begin = format!(
+            "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_seqscan = on; SET LOCAL search_path TO {schema}"
+        );
+        let mut steps = vec![command(begin)];
+        steps.extend(queries.map(|sql| Step {
+            sql: sql.into(),
             params: Vec::new(),
-            lasting: false,
-        });
-        steps.extend(queries.map(bare));
+            kind: Kind::Statement,
+        }));
         // It reads all rows of all open runs: as long as that takes.
         let mut answers = self.trip(&steps, Duration::MAX).await?;
         self.rollback().await?;
-        Ok(answers.split_off(3))
+        Ok(answers.split_off(1))
     }
 
     /// Sends all, then reads all.
@@ -297,11 +299,11 @@ impl Drop for Session {
     }
 }
 
-fn bare(sql: &'static str) -> Step<'static> {
+fn command(sql: impl Into<Arc<str>>) -> Step<'static> {
     Step {
         sql: sql.into(),
         params: Vec::new(),
-        lasting: false,
+        kind: Kind::Command,
     }
 }
 
@@ -321,7 +323,7 @@ async fn send(
         let named = match keeps {
             Keeps::Nothing => false,
             Keeps::Statements => in_transaction,
-            Keeps::Settings => in_transaction || step.lasting,
+            Keeps::Settings => in_transaction || step.kind == Kind::Lasting,
         };
         statements.push(if named && !step.params.is_empty() {
             let types: Vec<Type> = step.params.iter().map(|(_, kind)| kind.clone()).collect();
@@ -337,6 +339,9 @@ async fn send(
             Some(statement) => {
                 let params: Vec<_> = step.params.iter().map(|(value, _)| *value).collect();
                 object.query(statement, &params).await
+            }
+            None if step.kind == Kind::Command => {
+                object.batch_execute(&step.sql).await.map(|()| Vec::new())
             }
             None => object.query_typed(&step.sql, &step.params).await,
         });

@@ -148,7 +148,10 @@ impl<'a> Batch<'a> {
         };
         let (answers, looks) = answers;
         let suspended = suspend_at.map(|at| &answers[at]);
-        let mut statuses: HashMap<Uuid, StackStatus> = HashMap::new();
+        let waiting = writes.waiting.ids.iter();
+        let mut statuses: HashMap<Uuid, StackStatus> = waiting
+            .map(|id| (*id, StackStatus::SuspendedWaitingChild))
+            .collect();
         for row in suspended.into_iter().chain(&looks).flatten() {
             let status: StackStatus = get::<&str>(row, 1)?.parse()?;
             self.offers_work |= status == StackStatus::PendingResume;
@@ -381,7 +384,7 @@ impl<'a> Batch<'a> {
             d.turns.push(turn.turn.0 as i32);
             d.times.push(time);
         }
-        let mut made_count = frame.made_count;
+        let (mut made_count, mut open) = (frame.made_count, 0);
         for new in &turn.made {
             made_count += 1;
             let birth = if turn.dropped.contains(&new.id) {
@@ -393,6 +396,7 @@ impl<'a> Batch<'a> {
                     Birth::Met(signal.payload)
                 })
             };
+            open += i32::from(matches!(birth, Birth::Open));
             writes.made.push(turn, &frame, made_count, new, birth);
         }
         let consumed: HashSet<_> = turn
@@ -410,7 +414,12 @@ impl<'a> Batch<'a> {
                 self.untidy_if_blocked(run, time);
             }
         }
-        self.move_frame(turn, &frame, (made_count, delivered_count), writes);
+        let counts = Counts {
+            made: made_count,
+            delivered: delivered_count,
+            open,
+        };
+        self.move_frame(turn, &frame, &counts, writes);
     }
 
     /// The frame's next status.
@@ -418,14 +427,16 @@ impl<'a> Batch<'a> {
         &mut self,
         turn: &'a TurnCommit,
         frame: &LockedRow,
-        counts: (i32, i32),
+        counts: &Counts,
         writes: &mut Writes<'a>,
     ) {
         let (run, time) = (frame.run, turn.time.as_millis());
-        let frames = if matches!(turn.next, FrameNext::Suspended) {
-            &mut writes.suspended
-        } else {
-            &mut writes.ended
+        let frames = match turn.next {
+            FrameNext::Suspended if counts.made - counts.delivered == counts.open => {
+                &mut writes.waiting
+            }
+            FrameNext::Suspended => &mut writes.suspended,
+            _ => &mut writes.ended,
         };
         let is_blocked = matches!(turn.next, FrameNext::Blocked(_));
         frames.ids.push(frame.id);
@@ -434,10 +445,10 @@ impl<'a> Batch<'a> {
         } else {
             frame.turn + 1
         });
-        frames.mades.push(counts.0);
-        frames.delivereds.push(counts.1);
+        frames.mades.push(counts.made);
+        frames.delivereds.push(counts.delivered);
         frames.times.push(time);
-        if !matches!(turn.next, FrameNext::Suspended) && counts.0 > counts.1 {
+        if !matches!(turn.next, FrameNext::Suspended) && counts.made > counts.delivered {
             writes.let_go.push(frame.id);
         }
         let end = match &turn.next {
@@ -533,6 +544,14 @@ impl<'a> Batch<'a> {
         };
         self.turns.iter().zip(&self.passes).map(receipt).collect()
     }
+}
+
+/// The children of a frame after a turn.
+struct Counts {
+    made: i32,
+    delivered: i32,
+    /// Made by this turn and neither settled nor given up by it.
+    open: i32,
 }
 
 enum End {

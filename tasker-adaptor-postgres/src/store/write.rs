@@ -34,6 +34,9 @@ const SUSPEND: &str = concat!(
     " THEN 'pending_resume' ELSE 'suspended_waiting_child' END, ready_at = u.time, turn = u.turn, made_count = u.made, delivered_count = u.delivered, attempt = 0, in_doubt = false, started_at = coalesce(s.started_at, u.time) FROM unnest($1::uuid[], $2::int4[], $3::int4[], $4::int4[], $5::int8[]) AS u(id, turn, made, delivered, time) WHERE s.id = u.id RETURNING s.id, s.status"
 );
 
+/// Frames whose children are told but for those that this very turn made and left open: there is nothing to look for.
+const WAIT: &str = "UPDATE tasker.stack_runs s SET status = 'suspended_waiting_child', ready_at = u.time, turn = u.turn, made_count = u.made, delivered_count = u.delivered, attempt = 0, in_doubt = false, started_at = coalesce(s.started_at, u.time) FROM unnest($1::uuid[], $2::int4[], $3::int4[], $4::int4[], $5::int8[]) AS u(id, turn, made, delivered, time) WHERE s.id = u.id";
+
 /// All writes of a batch.
 #[derive(Default)]
 pub(super) struct Writes<'a> {
@@ -43,7 +46,10 @@ pub(super) struct Writes<'a> {
     pub(super) dropped: (Vec<Uuid>, Vec<i64>),
     pub(super) logs: Lines<'a>,
     pub(super) ended: Frames,
+    /// May have a settled child already.
     pub(super) suspended: Frames,
+    /// Can have none.
+    pub(super) waiting: Frames,
     /// Frames that ended or were given up: nobody waits for their timers and signal waits.
     pub(super) left: (Vec<Uuid>, Vec<i64>),
     /// Frames without an owner that may have calls under way.
@@ -410,17 +416,10 @@ impl Writes<'_> {
         let mut suspend_at = None;
         if !self.suspended.ids.is_empty() {
             suspend_at = Some(steps.len());
-            let f = &self.suspended;
-            steps.push(session.step(
-                SUSPEND,
-                vec![
-                    uuids(&f.ids),
-                    ints(&f.turns),
-                    ints(&f.mades),
-                    ints(&f.delivereds),
-                    longs(&f.times),
-                ],
-            ));
+            steps.push(self.suspended.suspend_step(session, SUSPEND));
+        }
+        if !self.waiting.ids.is_empty() {
+            steps.push(self.waiting.suspend_step(session, WAIT));
         }
         let mut wake_at = None;
         if !self.woken.0.is_empty() {
@@ -438,6 +437,19 @@ impl Writes<'_> {
 }
 
 impl Frames {
+    fn suspend_step(&self, session: &Session, sql: &'static str) -> Step<'_> {
+        session.step(
+            sql,
+            vec![
+                uuids(&self.ids),
+                ints(&self.turns),
+                ints(&self.mades),
+                ints(&self.delivereds),
+                longs(&self.times),
+            ],
+        )
+    }
+
     fn end_step(&self, session: &Session) -> Step<'_> {
         session.step(
             END_FRAMES,
