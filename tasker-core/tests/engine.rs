@@ -10,8 +10,9 @@ mod support;
 use futures::FutureExt;
 use serde_json::{Value, json};
 use support::sound;
+use tasker_adaptor::{Retention, Timestamp};
 use tasker_core::testing::{Stub, TestEngine};
-use tasker_core::{Json, LogCursor, RunError, RunStatus, ServiceError};
+use tasker_core::{EngineError, Json, LogCursor, RunError, RunStatus, ServiceError};
 
 fn value(value: &Value) -> Json {
     Json::from(value).unwrap()
@@ -149,6 +150,47 @@ async fn an_unknown_nested_task_or_service_is_an_error_in_the_task() {
     assert!(result[0].1.contains("nope"), "{result:?}");
     assert!(result[1].1.contains("math"), "{result:?}");
     sound(&test).await;
+}
+
+#[tokio::test]
+async fn a_small_result_of_a_run_that_was_submitted_and_ended_here_needs_no_row() {
+    let test = TestEngine::builder().start().await;
+    test.publish(
+        "module.exports = (input) => { if (input.fails) throw new Error('no'); return input }",
+        "echo",
+    )
+    .await;
+    let small = test.submit("echo", &"small").await;
+    let large = test.submit("echo", &"large".repeat(1_000)).await;
+    let failed = test.submit("echo", &json!({"fails": true})).await;
+    let again = test.engine().run(small.id()).await.unwrap();
+    let handles = [&small, &large, &failed];
+    for handle in handles {
+        let stranger = test.engine().run(handle.id()).await.unwrap();
+        let _ = test.finish::<Value>(&stranger).await;
+    }
+    let now = Timestamp::from_millis(test.clock().millis() + 1);
+    for handle in handles {
+        assert!(
+            test.storage()
+                .fold(handle.id(), Vec::new(), now)
+                .await
+                .unwrap()
+        );
+    }
+    let all = Retention {
+        statuses: vec![RunStatus::Completed, RunStatus::Failed],
+        ended_before: now,
+        max: 10,
+    };
+    assert_eq!(test.storage().delete_runs(&all).await.unwrap(), 3);
+    assert_eq!(small.result::<String>().await.unwrap(), "small");
+    assert_eq!(small.clone().result::<String>().await.unwrap(), "small");
+    for gone in [&large, &failed, &again] {
+        let problem = gone.outcome().await.unwrap_err();
+        let is_unknown = matches!(problem, RunError::Engine(EngineError::UnknownRun { .. }));
+        assert!(is_unknown, "{problem:?}");
+    }
 }
 
 #[tokio::test]
