@@ -285,5 +285,5 @@ fn ledger_service(file: File, stop: Stop) -> impl ServiceProxy {
 /// Says so, and never goes on.
 async fn stand_still() {
     println!("stands still");
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
