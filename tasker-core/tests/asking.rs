@@ -60,6 +60,9 @@ async fn a_service_that_keeps_its_thread_holds_up_no_other_call() {
     }
 }
 
+/// Rounds of a long turn.
+const LONG: u64 = 100_000_000;
+
 /// Both turns are sent to the only thread, the short one first. Its call is asked while the long one is still under way.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_turn_hides_no_turn_that_ended_before_it() {
@@ -103,7 +106,9 @@ async fn a_long_turn_hides_no_turn_that_ended_before_it() {
         started.publish(source).await.unwrap();
     }
     *engine.lock().unwrap() = Some(started.clone());
-    let turns_before_the_call = async |rounds: u64| {
+    // From the second time on the code is at hand, and both begin at one moment.
+    let mut in_time = 0;
+    for rounds in [0, LONG, LONG, LONG, LONG, LONG, LONG, LONG] {
         seen.lock().unwrap().clear();
         let before = started.stats().turns;
         let run = started.submit("both", &json!(rounds)).await.unwrap();
@@ -113,19 +118,13 @@ async fn a_long_turn_hides_no_turn_that_ended_before_it() {
             .unwrap();
         let seen = seen.lock().unwrap();
         assert_eq!(seen.len(), 1);
-        seen[0] - before
-    };
-    turns_before_the_call(0).await;
-    // From the second time on the code is at hand, and both begin at one moment.
-    let parent_and_short = 2;
-    for _ in 0..3 {
-        // What is hidden stays so until the long turn has ended, however long that is; a core that this machine had no time for comes
-        // in time to a longer one.
-        let mut rounds = 100_000_000;
-        while turns_before_the_call(rounds).await != parent_and_short {
-            rounds *= 2;
-            assert!(rounds < 2_000_000_000, "the short turn was not seen");
-        }
+        let parent_and_short = 2;
+        in_time += usize::from(rounds > 0 && seen[0] == before + parent_and_short);
     }
+    // Now and then a busy machine keeps the core from its look for as long as the long turn takes, or the thread from beginning both.
+    assert!(
+        in_time >= 4,
+        "the short turn was hidden all but {in_time} times"
+    );
     engine.lock().unwrap().take();
 }
