@@ -138,7 +138,7 @@ tasker_postgres_launch() {
         -k "$folder" -c max_connections=400 -c shared_buffers=256MB -c max_wal_size=2GB -c checkpoint_timeout=30min) \
         >>"$folder/server.log" 2>&1 </dev/null &
     TASKER_POSTGRES_PID=$!
-    for tries in $(seq 300); do
+    for tries in $(seq 1800); do
         # Not only an answer on the port: another server may be there, and ours about to give up.
         grep -q '^ready' "$folder/data/postmaster.pid" 2>/dev/null &&
             "$bin/pg_isready" -q -h 127.0.0.1 -p "$TASKER_POSTGRES_PORT" -U tasker -d postgres && return 0
@@ -172,7 +172,7 @@ tasker_postgres_serve() {
 # Waits until PgBouncer (process $bouncer) answers on its port $listen; fails when it has ended.
 tasker_pgbouncer_answers() {
     local tries
-    for tries in $(seq 100); do
+    for tries in $(seq 600); do
         # A moment first: on a port that another has taken an answer comes before PgBouncer has given up.
         sleep 0.1
         kill -0 "$bouncer" 2>/dev/null || return 1

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use tasker_adaptor_sqlite::SqliteStorage;
+use tasker_adaptor_sqlite::{SqliteStorage, rusqlite};
 use tasker_core::{Engine, RunFilter, StackKind, StackStatus, TraceNode};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -23,12 +23,15 @@ use crate::fakes::ledger::Ledger;
 /// What can go wrong in an example.
 pub type Problem = Box<dyn Error + Send + Sync>;
 
-/// A worker that is silent for so long is taken for dead. Short, so that the examples are; the default is 30 s.
-pub const LEASE_MS: u64 = 500;
+/// A worker that is silent for so long is taken for dead. Long: a child that this machine has no time for would be taken for dead too, and
+/// repeat its calls. Nobody waits for it, for who kills a child ends its lease.
+pub const LEASE_MS: u64 = 600_000;
 /// A pause of the tasks, in milliseconds: longer than it takes to notice it and to kill.
-pub const PAUSE_MS: u64 = 1_500;
+const PAUSE_MS: u64 = 1_500;
+/// How often all is done again, with pauses twice as long, because this machine was too busy to kill in time.
+const TRIES: u32 = 7;
 /// Nothing here takes longer, else the example has failed.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// When a child is killed.
 #[derive(Clone, Copy, Debug)]
@@ -46,17 +49,21 @@ struct AtKill {
     calls: Calls,
 }
 
-/// The program: without arguments the parent, else the child in this folder with its services at this URL.
+/// The program: without arguments the parent, else the child in this folder with its services at this URL and pauses of so many
+/// milliseconds.
 pub async fn program(
     name: &str,
     parent: impl AsyncFnOnce() -> Result<(), Problem>,
-    child: impl AsyncFnOnce(&Path, &str) -> Result<(), Problem>,
+    child: impl AsyncFnOnce(&Path, &str, u64) -> Result<(), Problem>,
 ) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match arguments.as_slice() {
         [] => parent().await,
-        ["child", folder, url] => child(Path::new(folder), url).await,
+        ["child", folder, url, pause_ms] => match pause_ms.parse() {
+            Ok(pause_ms) => child(Path::new(folder), url, pause_ms).await,
+            Err(error) => Err(error.into()),
+        },
         _ => Err("give no arguments; the program starts its children itself".into()),
     };
     match done {
@@ -68,8 +75,26 @@ pub async fn program(
     }
 }
 
+/// Does something with pauses of so many milliseconds, from its beginning, until no kill in it came too late (`None`).
+///
+/// # Errors
+/// Those of what is done, and when kills come too late again and again.
+pub async fn in_time<T>(
+    once: impl AsyncFn(u64) -> Result<Option<T>, Problem>,
+) -> Result<T, Problem> {
+    for longer in 0..TRIES {
+        if let Some(done) = once(PAUSE_MS << longer).await? {
+            return Ok(done);
+        }
+        println!(
+            "a kill came too late, for this machine is busy; from the beginning, with longer pauses"
+        );
+    }
+    Err("each kill came too late".into())
+}
+
 /// Starts children one after the other, kills them as told, lets the last one finish, and checks the promise. Gives what
-/// the last one printed after `result `.
+/// the last one printed after `result `; nothing when a kill came too late.
 ///
 /// # Errors
 /// When a child fails or takes too long, and when the promise does not hold.
@@ -78,14 +103,22 @@ pub async fn run_and_kill(
     url: &str,
     ledger: &Ledger,
     kills: &[Kill],
-) -> Result<String, Problem> {
+    pause_ms: u64,
+) -> Result<Option<String>, Problem> {
     let mut dead = Vec::new();
     for (number, kill) in kills.iter().enumerate() {
-        let mut child = start(folder, url)?;
-        timeout(PATIENCE, moment(folder, ledger, *kill))
+        let mut child = start(folder, url, pause_ms)?;
+        let is_met = timeout(PATIENCE, moment(folder, ledger, *kill))
             .await
             .map_err(|_| format!("the moment to kill ({kill:?}) never came"))??;
-        child.kill().await?; // SIGKILL
+        child.start_kill()?; // SIGKILL
+        match child.wait().await?.code() {
+            Some(0) => return Ok(None),
+            Some(code) => return Err(format!("a child ended by itself with {code}").into()),
+            None if is_met => {}
+            None => return Ok(None),
+        }
+        end_lease(folder)?;
         let at_kill = AtKill {
             sent: ledger.by_call(),
             calls: calls(folder).await?,
@@ -97,12 +130,13 @@ pub async fn run_and_kill(
             calls.recorded.len(),
             calls.under_way.len(),
         );
-        if matches!(kill, Kill::InPause(_)) && !calls.under_way.is_empty() {
-            return Err("the pause was over before the child was dead".into());
+        let is_in_pause = calls.pausing && calls.under_way.is_empty();
+        if matches!(kill, Kill::InPause(_)) && !is_in_pause {
+            return Ok(None);
         }
         dead.push(at_kill);
     }
-    let last = start(folder, url)?;
+    let last = start(folder, url, pause_ms)?;
     let output = timeout(PATIENCE, last.wait_with_output()).await??;
     if !output.status.success() {
         return Err(format!("the last child ended with {}", output.status).into());
@@ -114,11 +148,11 @@ pub async fn run_and_kill(
         .ok_or("the last child printed no result")?;
     println!("child {}  finished the run", kills.len() + 1);
     check(ledger, &dead)?;
-    Ok(result.to_owned())
+    Ok(Some(result.to_owned()))
 }
 
-/// Waits for the moment.
-async fn moment(folder: &Path, ledger: &Ledger, kill: Kill) -> Result<(), Problem> {
+/// Waits for the moment; whether it was not missed.
+async fn moment(folder: &Path, ledger: &Ledger, kill: Kill) -> Result<bool, Problem> {
     match kill {
         Kill::AfterRequests(requests) => ledger.reached(requests).await,
         Kill::InPause(pauses) => loop {
@@ -126,8 +160,25 @@ async fn moment(folder: &Path, ledger: &Ledger, kill: Kill) -> Result<(), Proble
             if calls.pauses == pauses && calls.pausing && calls.under_way.is_empty() {
                 break;
             }
+            if calls.pauses > pauses || calls.is_over {
+                return Ok(false);
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         },
+    }
+    Ok(true)
+}
+
+/// The lease of a worker that is known to be dead is over: whoever comes next takes up its work at once.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn end_lease(folder: &Path) -> Result<(), Problem> {
+    let file = rusqlite::Connection::open(folder.join("tasker.db"))?;
+    // A child that died before it had made its tables has no lease.
+    let workers = "SELECT 1 FROM sqlite_schema WHERE name = 'workers'";
+    if file.prepare(workers)?.exists([])? {
+        file.execute("UPDATE workers SET expires_at = 0", [])?;
     }
     Ok(())
 }
@@ -174,11 +225,12 @@ fn check(ledger: &Ledger, dead: &[AtKill]) -> Result<(), Problem> {
     Ok(())
 }
 
-fn start(folder: &Path, url: &str) -> Result<Child, Problem> {
+fn start(folder: &Path, url: &str, pause_ms: u64) -> Result<Child, Problem> {
     Ok(Command::new(std::env::current_exe()?)
         .arg("child")
         .arg(folder)
         .arg(url)
+        .arg(pause_ms.to_string())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?)
@@ -192,6 +244,8 @@ struct Calls {
     under_way: BTreeSet<String>,
     pauses: usize,
     pausing: bool,
+    /// The run has ended.
+    is_over: bool,
 }
 
 /// What stands in the database, read by an engine that runs nothing.
@@ -200,6 +254,7 @@ async fn calls(folder: &Path) -> Result<Calls, Problem> {
     let reader = Engine::builder().storage(storage).client().await?;
     let mut calls = Calls::default();
     for run in reader.runs(&RunFilter::default(), 1).await?.runs {
+        calls.is_over |= run.status.is_terminal();
         let trace = reader.run(run.id).await?.trace().await?;
         let children = trace.root.map(|root| root.children).unwrap_or_default();
         for TraceNode {

@@ -179,7 +179,7 @@ async fn a_commit_of_another_connection_is_hinted() {
     let storage = SqliteStorage::open(folder.file()).await.unwrap();
     let mut hints = storage.watch();
     // The first look says `Any`, for what may have come between.
-    let first = tokio::time::timeout(Duration::from_secs(10), hints.next()).await;
+    let first = tokio::time::timeout(Duration::from_mins(3), hints.next()).await;
     assert_eq!(first.unwrap(), Some(Hint::Any));
     let mut other = rusqlite::Connection::open(folder.file()).unwrap();
     let transaction = other.transaction().unwrap();
@@ -187,12 +187,12 @@ async fn a_commit_of_another_connection_is_hinted() {
     let submitted = SqliteStorage::submit_in(&transaction, new.clone(), at(0)).unwrap();
     assert!(submitted.created);
     transaction.commit().unwrap();
-    let next = tokio::time::timeout(Duration::from_secs(10), hints.next()).await;
+    let next = tokio::time::timeout(Duration::from_mins(3), hints.next()).await;
     assert_eq!(next.unwrap(), Some(Hint::Any));
     storage.submit(vec![new_run()], at(0)).await.unwrap();
-    let own = tokio::time::timeout(Duration::from_secs(10), hints.next()).await;
+    let own = tokio::time::timeout(Duration::from_mins(3), hints.next()).await;
     assert_eq!(own.unwrap(), Some(Hint::Work));
     drop(storage);
-    let end = tokio::time::timeout(Duration::from_secs(10), hints.next()).await;
+    let end = tokio::time::timeout(Duration::from_mins(3), hints.next()).await;
     assert_eq!(end.unwrap(), None);
 }

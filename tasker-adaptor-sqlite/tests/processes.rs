@@ -71,7 +71,7 @@ async fn a_process_killed_amid_commits_leaves_a_sound_file() {
         let mut hints = storage.watch();
         let mut child = start_child(&folder.file(), seed, u64::MAX);
         for _ in 0..15 {
-            let hint = tokio::time::timeout(Duration::from_mins(1), hints.next()).await;
+            let hint = tokio::time::timeout(Duration::from_mins(10), hints.next()).await;
             assert!(hint.unwrap().is_some());
         }
         child.kill().unwrap();
@@ -111,7 +111,7 @@ async fn child_process() {
     };
     let number = |name| std::env::var(name).unwrap().parse::<u64>().unwrap();
     let storage = SqliteStorage::options(file)
-        .busy_timeout(Duration::from_secs(30))
+        .busy_timeout(Duration::from_mins(10))
         .open()
         .await
         .unwrap();

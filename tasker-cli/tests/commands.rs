@@ -464,7 +464,7 @@ fn ctrl_c_detaches_and_says_how_to_come_back() {
     use std::process::Stdio;
 
     let folder = Folder::new();
-    folder.write("tasks/sleeps.js", "/** @task sleeps */\nmodule.exports = async (input, { tools }) => { await tools.sleep(6000); return 'awake'; };\n");
+    folder.write("tasks/sleeps.js", "/** @task sleeps */\nmodule.exports = async (input, { tools }) => { await tools.sleep(3600000); return 'awake'; };\n");
     folder.ok(&["publish", "--all"]);
     let mut child = folder
         .command(&["run", "sleeps", "--poll"])
@@ -501,5 +501,6 @@ fn ctrl_c_detaches_and_says_how_to_come_back() {
         .next()
         .unwrap();
     let back: Vec<&str> = back.split(' ').collect();
+    folder.wake_sleepers();
     assert_eq!(folder.ok(&back), "\"awake\"");
 }

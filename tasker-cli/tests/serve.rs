@@ -37,7 +37,7 @@ async fn tasks_are_submitted_waited_for_and_looked_at() {
     let (status, said) = server
         .post(
             executor,
-            "/execute?wait=30",
+            "/execute?wait=240",
             &json!({"taskName": "sum", "input": {"a": 40}}),
         )
         .await;
@@ -511,10 +511,11 @@ async fn a_signal_drains_and_nothing_is_lost() {
         .post(
             "task-executor",
             "/execute",
-            &json!({"taskName": "sleeps", "input": {"ms": 6000}}),
+            &json!({"taskName": "sleeps", "input": {"ms": 3_600_000}}),
         )
         .await;
     let id = said["data"]["taskRunId"].as_str().unwrap().to_owned();
+    folder.sleeps(&id);
     // On another database it is not the server's.
     let other = ["--database", "sqlite:other.db"];
     folder.ok(&["publish", "--all", other[0], other[1]]);
@@ -530,6 +531,7 @@ async fn a_signal_drains_and_nothing_is_lost() {
         "completed",
         "it was in the server's hands"
     );
+    folder.wake_sleepers();
     assert_eq!(
         folder.ok(&["status", &id, "--poll"]),
         "\"awake\"",
@@ -546,10 +548,11 @@ async fn a_killed_server_leaves_its_runs_to_the_next_command() {
         .post(
             "task-executor",
             "/execute",
-            &json!({"taskName": "sleeps", "input": {"ms": 4000}}),
+            &json!({"taskName": "sleeps", "input": {"ms": 3_600_000}}),
         )
         .await;
     let id = said["data"]["taskRunId"].as_str().unwrap().to_owned();
+    folder.sleeps(&id);
     server.child.kill().unwrap();
     server.child.wait().unwrap();
     assert!(
@@ -562,6 +565,7 @@ async fn a_killed_server_leaves_its_runs_to_the_next_command() {
         "a stale registry file fools nobody"
     );
     assert_ne!(folder.json(&["status", &id])["status"], "completed");
+    folder.wake_sleepers();
     assert_eq!(folder.ok(&["status", &id, "--poll"]), "\"awake\"");
 }
 

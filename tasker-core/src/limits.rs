@@ -20,8 +20,8 @@ pub struct Limits {
     /// Guard of one turn, in milliseconds. Default 10,000. It catches what ticks do not count: operations inside QuickJS.
     ///
     /// On Linux it counts the time that the turn has really had on a processor, so that a machine which is busy or was stopped fails
-    /// nobody's turn; twenty times as long by the clock is the last line. On other systems it counts by the clock, and so does the
-    /// check of a task that is published.
+    /// nobody's turn; twenty times as long by the clock is the last line. On other systems it counts by the clock. The check of a task
+    /// that is published has the same guard.
     pub turn_wall_ms: u64,
     /// Calls, nested tasks, timers and signal waits of one frame in its life. Default 100,000: each is a row, and is replayed when
     /// the frame is taken up again, in about a second for all of them.

@@ -20,7 +20,7 @@ use tasker_core::testing::test_wall;
 use tasker_core::{Engine, EngineError, Failure, MemoryStorage, RunError, service_fn};
 
 /// How long a script may take in all, the wait for a loaded machine included.
-const WITHIN: Duration = Duration::from_mins(1);
+const WITHIN: Duration = Duration::from_mins(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_attack_ends_as_expected_and_disturbs_nobody() {

@@ -40,7 +40,7 @@ async fn lines_of_a_service_are_in_the_log_before_the_answer_and_while_it_works(
     let run = engine.submit("talk", &()).await.unwrap();
     let page = async || run.log_page(LogCursor::default()).await.unwrap();
     // The first line is there while the service is still at work.
-    let seen = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+    let seen = tokio::time::timeout(std::time::Duration::from_mins(5), async {
         while page().await.lines.is_empty() {
             tokio::task::yield_now().await;
         }

@@ -28,7 +28,7 @@ mod linux {
     use tasker_core::{Engine, Json, RunError, RunFilter, RunStatus};
 
     const FOLDER: &str = "TASKER_DISK";
-    const PATIENCE: Duration = Duration::from_mins(1);
+    const PATIENCE: Duration = Duration::from_mins(5);
     const CALLS: usize = 4;
     /// Runs at one time.
     const OPEN: usize = 8;
@@ -57,7 +57,8 @@ mod linux {
             .storage(storage.open().await.unwrap())
             .service(stub)
             .poll_ms(50)
-            .lease_ms(10_000)
+            // Nobody loses it: a disk that is away for long, or a busy machine, must not look like death.
+            .lease_ms(600_000)
             .keep_rows_ms(u64::MAX)
             .start()
             .await
@@ -312,6 +313,11 @@ mod linux {
         host.kill();
         std::fs::remove_file(&flag).unwrap();
         look(folder.path(), &host).await;
+        // Nobody waits for the lease of a process that is known to be dead.
+        let file = rusqlite::Connection::open(folder.path().join("tasker.db")).unwrap();
+        file.execute("UPDATE workers SET expires_at = 0", [])
+            .unwrap();
+        drop(file);
         // The next process takes up what is open, and its own.
         let before = host;
         let mut host = Host::start(folder.path());

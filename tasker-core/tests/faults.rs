@@ -381,7 +381,7 @@ async fn cancel_complete_and_fail_race_to_one_end() {
         }));
     }
     for race in racing {
-        let (status, result) = tokio::time::timeout(std::time::Duration::from_mins(1), race)
+        let (status, result) = tokio::time::timeout(std::time::Duration::from_mins(10), race)
             .await
             .expect("a run never ended")
             .unwrap();

@@ -188,14 +188,14 @@ async fn a_text_that_compiles_for_ever_is_refused_in_time() {
         .unwrap();
     // Each name is looked for among all names before it.
     let names = |function: usize| {
-        let names = (0..25_000).map(|n| format!("var name{n}=name{n};"));
+        let names = (0..60_000).map(|n| format!("var name{n}=name{n};"));
         format!("function f{function}(){{{}}}", names.collect::<String>())
     };
-    let source: String = (0..6).map(names).collect();
+    let source: String = (0..5).map(names).collect();
     let publish = engine
         .publish(format!("{source}\nmodule.exports = () => 1;"))
         .name("slow");
-    let refused = tokio::time::timeout(std::time::Duration::from_secs(20), publish)
+    let refused = tokio::time::timeout(std::time::Duration::from_mins(10), publish)
         .await
         .expect("the guard is 200 ms");
     match refused {

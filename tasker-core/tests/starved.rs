@@ -102,7 +102,7 @@ async fn a_thread_that_the_machine_has_no_time_for_goes_on() {
     let _alone = alone().await;
     let stub = Stub::new("svc");
     let engine = engine(Wall::in_process(), &stub).await;
-    let thread = vm_thread();
+    let thread = vm_thread().await;
     // A tenth of a guard's work, as this machine does it.
     let before = had_ms(thread);
     let run = engine.submit("works", &4_000_000).await.unwrap();
@@ -125,21 +125,48 @@ async fn a_thread_that_the_machine_has_no_time_for_goes_on() {
     );
     drop(busy);
     assert_eq!(result(&run).await.unwrap(), json!("worked"));
-    assert_eq!(vm_thread(), thread, "its thread was given up");
+    assert_eq!(vm_threads(), [thread], "its thread was given up");
     hangs(&engine).await;
     engine.shutdown().await.unwrap();
 }
 
-fn vm_thread() -> u32 {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_the_machine_has_no_time_for_is_checked_all_the_same() {
+    let _alone = alone().await;
+    let engine = engine(Wall::in_process(), &Stub::new("svc")).await;
+    let _busy = Busy::start();
+    // Each name is looked for among all names before it.
+    let mut names = 500;
+    let mut took = Duration::ZERO;
+    while took < GUARD * 3 / 2 {
+        names *= 2;
+        let text: Vec<_> = (0..names)
+            .map(|n| format!("var name{n}=name{n};"))
+            .collect();
+        let since = now();
+        let published = engine.publish(format!("module.exports = () => {{{}}}", text.concat()));
+        published.name("long").await.unwrap();
+        took = now() - since;
+    }
+    engine.shutdown().await.unwrap();
+}
+
+/// The thread of the only engine: those of the tests before have ended, and it has its name.
+async fn vm_thread() -> u32 {
+    until("one thread has VMs", || vm_threads().len() == 1).await;
+    vm_threads()[0]
+}
+
+fn vm_threads() -> Vec<u32> {
     let threads = std::fs::read_dir("/proc/self/task").unwrap();
     let is_ours = |id: &u32| {
         let name = std::fs::read_to_string(format!("/proc/self/task/{id}/comm"));
         name.is_ok_and(|name| name.starts_with("tasker-vm"))
     };
-    let mut ours = threads
+    threads
         .filter_map(|thread| thread.unwrap().file_name().to_str()?.parse().ok())
-        .filter(is_ours);
-    ours.next().unwrap()
+        .filter(is_ours)
+        .collect()
 }
 
 /// Time of one thread of this process on a processor, in milliseconds.

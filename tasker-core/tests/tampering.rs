@@ -111,7 +111,7 @@ async fn a_changed_row_blocks_its_run_and_is_named() {
                 if let Err(error) = run.signal("go", &"on").await {
                     error.to_string()
                 } else {
-                    let ended = tokio::time::timeout(Duration::from_mins(1), run.outcome());
+                    let ended = tokio::time::timeout(Duration::from_mins(10), run.outcome());
                     match ended
                         .await
                         .unwrap_or_else(|_| panic!("{what}: nothing within a minute"))
@@ -144,7 +144,7 @@ async fn a_changed_row_blocks_its_run_and_is_named() {
         .unwrap();
     waits(&run).await;
     run.signal("go", &"on").await.unwrap();
-    let ended = tokio::time::timeout(Duration::from_mins(1), run.outcome()).await;
+    let ended = tokio::time::timeout(Duration::from_mins(10), run.outcome()).await;
     assert!(matches!(ended, Ok(Ok(Some(_)))), "{ended:?}");
     second.shutdown().await.unwrap();
 }
@@ -175,7 +175,7 @@ async fn a_changed_task_blocks_its_runs_and_is_named() {
         let second = engine(&path).await;
         let run = second.run(run.id()).await.unwrap();
         run.signal("go", &"on").await.unwrap();
-        let ended = tokio::time::timeout(Duration::from_mins(1), run.outcome()).await;
+        let ended = tokio::time::timeout(Duration::from_mins(10), run.outcome()).await;
         match ended.expect("the run is blocked") {
             Err(RunError::Blocked(BlockedReason::Corrupt { what: told })) => {
                 assert!(told.contains("steps") && told.contains("hash"), "{told}");
@@ -208,7 +208,7 @@ async fn waits(run: &RunHandle) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_mins(1), waiting)
+    tokio::time::timeout(Duration::from_mins(10), waiting)
         .await
         .expect("the run comes to its signal");
 }

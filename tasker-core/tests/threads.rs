@@ -74,7 +74,7 @@ async fn an_engine_that_is_dropped_or_shut_down_leaves_no_thread() {
 }
 
 async fn until(condition: impl Fn() -> bool) {
-    tokio::time::timeout(Duration::from_secs(30), async {
+    tokio::time::timeout(Duration::from_mins(5), async {
         while !condition() {
             tokio::task::yield_now().await;
         }

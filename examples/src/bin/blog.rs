@@ -22,7 +22,7 @@ use tasker_examples::fakes::blog::{
     Blog, DATABASE_KEY, OPENAI_KEY, POST, SEARCH_ENGINE, SEARCH_KEY,
 };
 use tasker_examples::fakes::serve;
-use tasker_examples::killed::{Kill, LEASE_MS, PAUSE_MS, Problem, child, program, run_and_kill};
+use tasker_examples::killed::{Kill, LEASE_MS, Problem, child, in_time, program, run_and_kill};
 use tasker_proxies::Secret;
 use tasker_proxies::openai::{OpenAi, OpenAiOptions};
 use tasker_proxies::supabase::{Supabase, SupabaseOptions};
@@ -38,9 +38,13 @@ async fn main() -> ExitCode {
 
 async fn parent() -> Result<(), Problem> {
     println!("killed in the pauses between two steps:");
-    let blog = Arc::new(Blog::default());
-    once(&blog, &[Kill::InPause(1), Kill::InPause(2)]).await?;
-    expect(&blog, 3)?;
+    let pauses = [Kill::InPause(1), Kill::InPause(2)];
+    let blog = in_time(async |pause_ms| {
+        let blog = Arc::new(Blog::default());
+        let done = once(&blog, &pauses, pause_ms).await?;
+        Ok(done.map(|()| blog))
+    });
+    expect(&*blog.await?, 3)?;
 
     println!("\nkilled while the post is being written:");
     let hold = Arc::new(Semaphore::new(0));
@@ -50,15 +54,21 @@ async fn parent() -> Result<(), Problem> {
         blog.ledger.reached(3).await;
         hold.close();
     };
-    let (done, ()) = tokio::join!(once(&blog, &[Kill::AfterRequests(2)]), release);
+    let kill = [Kill::AfterRequests(2)];
+    let once = in_time(async |pause_ms| once(&blog, &kill, pause_ms).await);
+    let (done, ()) = tokio::join!(once, release);
     done?;
     expect(&blog, 4)
 }
 
-async fn once(blog: &Arc<Blog>, kills: &[Kill]) -> Result<(), Problem> {
+/// One run with these kills. Nothing when a kill came too late.
+async fn once(blog: &Arc<Blog>, kills: &[Kill], pause_ms: u64) -> Result<Option<()>, Problem> {
     let folder = tempfile::tempdir()?;
     let url = serve(blog.router()).await?;
-    let result = run_and_kill(folder.path(), &url, &blog.ledger, kills).await?;
+    let result = run_and_kill(folder.path(), &url, &blog.ledger, kills, pause_ms).await?;
+    let Some(result) = result else {
+        return Ok(None);
+    };
     let result: Value = serde_json::from_str(&result)?;
     println!("{}", result["content"]);
     if result["content"] != POST.concat() || result["sources"].as_array().map(Vec::len) != Some(3) {
@@ -68,7 +78,7 @@ async fn once(blog: &Arc<Blog>, kills: &[Kill]) -> Result<(), Problem> {
     for line in log(folder.path()).await? {
         println!("  {line}");
     }
-    Ok(())
+    Ok(Some(()))
 }
 
 /// What the run's log holds: the post as it was written, and the tokens that it cost.
@@ -105,7 +115,7 @@ fn expect(blog: &Blog, requests: usize) -> Result<(), Problem> {
     Ok(())
 }
 
-async fn write(folder: &Path, url: &str) -> Result<(), Problem> {
+async fn write(folder: &Path, url: &str, pause_ms: u64) -> Result<(), Problem> {
     let search = GoogleSearch::new(GoogleSearchOptions {
         api_key: Some(Secret::new(SEARCH_KEY)),
         engine_id: Some(Secret::new(SEARCH_ENGINE)),
@@ -131,6 +141,6 @@ async fn write(folder: &Path, url: &str) -> Result<(), Problem> {
         .start()
         .await?;
     engine.publish(TASK).await?;
-    let input = json!({"topic": "durable execution", "pauseMs": PAUSE_MS});
+    let input = json!({"topic": "durable execution", "pauseMs": pause_ms});
     child(engine, "blog-generator", &input).await
 }

@@ -19,11 +19,13 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde::Deserialize;
 use tasker_adaptor_sqlite::SqliteStorage;
 use tasker_core::{Engine, RunFilter, Service, ServiceError, ServiceProxy, StackStatus, TraceNode};
+use tasker_examples::killed::{LEASE_MS, end_lease};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -32,26 +34,55 @@ type Problem = Box<dyn Error + Send + Sync>;
 
 const TASK: &str = include_str!("../../tasks/twenty-calls.js");
 const CALLS: u32 = 20;
-/// Each child is killed when it has made this many entries: at once, which is before the ledger has answered, or a moment later,
-/// when the answer is recorded and the next call is on its way.
-const KILLS: [(u32, Duration); 3] = [
-    (5, Duration::ZERO),
-    (4, Duration::from_millis(22)),
-    (6, Duration::ZERO),
+/// Where each child is killed: its ledger stands still there, however long this machine takes to kill it.
+const KILLS: [Stop; 3] = [
+    Stop::BeforeAnswer(5),
+    Stop::BeforeNext(4),
+    Stop::BeforeAnswer(6),
 ];
 /// The ledger takes so long before it makes an entry, and again before it answers.
 const LEDGER_PAUSE: Duration = Duration::from_millis(15);
-/// A worker that is silent for so long is taken for dead. Short, so that the example is; the default is 30 s.
-const LEASE_MS: u64 = 500;
 /// No child takes longer, else the example has failed.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(10);
+
+/// Where a ledger stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// This many entries are made; the last one is not answered yet.
+    BeforeAnswer(u32),
+    /// This many entries are made, and the answers recorded; the next call is on its way.
+    BeforeNext(u32),
+    Never,
+}
+
+impl Stop {
+    /// As an argument of a child.
+    fn text(self) -> String {
+        match self {
+            Self::BeforeAnswer(entries) => format!("answer-{entries}"),
+            Self::BeforeNext(entries) => format!("next-{entries}"),
+            Self::Never => "never".to_owned(),
+        }
+    }
+
+    fn read(text: &str) -> Result<Self, Problem> {
+        Ok(match text.split_once('-') {
+            Some(("answer", entries)) => Self::BeforeAnswer(entries.parse()?),
+            Some(("next", entries)) => Self::BeforeNext(entries.parse()?),
+            _ => Self::Never,
+        })
+    }
+}
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let done = match arguments.as_slice() {
         [] => parent().await,
-        [word, folder] if word == "child" => child(Path::new(folder)).await,
+        [word, folder, stop] if word == "child" => match Stop::read(&stop.to_string_lossy()) {
+            Ok(stop) => child(Path::new(folder), stop).await,
+            Err(problem) => Err(problem),
+        },
         _ => Err("give no arguments; the program starts its children itself".into()),
     };
     match done {
@@ -70,11 +101,11 @@ async fn parent() -> Result<(), Problem> {
     // For each call, how often it stood in the ledger when it was first seen to be recorded.
     let mut performed_when_recorded: BTreeMap<u32, usize> = BTreeMap::new();
 
-    for (number, (calls, pause)) in KILLS.into_iter().enumerate() {
-        let mut child = start(folder.path())?;
-        timeout(PATIENCE, performed(&mut child, calls)).await??;
-        tokio::time::sleep(pause).await;
+    for (number, stop) in KILLS.into_iter().enumerate() {
+        let mut child = start(folder.path(), stop)?;
+        timeout(PATIENCE, stands_still(&mut child)).await??;
         child.kill().await?; // SIGKILL
+        end_lease(folder.path())?;
         let before = recorded.len();
         let ledger = count(folder.path())?;
         for entry in recorded_entries(folder.path()).await? {
@@ -84,7 +115,7 @@ async fn parent() -> Result<(), Problem> {
             }
         }
         println!(
-            "child {}  killed after {calls} calls ({}); {} more results are recorded, {} in all",
+            "child {}  killed when it stood still ({stop:?}, {}); {} more results are recorded, {} in all",
             number + 1,
             child.wait().await?,
             recorded.len() - before,
@@ -92,7 +123,7 @@ async fn parent() -> Result<(), Problem> {
         );
     }
 
-    let last = start(folder.path())?;
+    let last = start(folder.path(), Stop::Never)?;
     let output = timeout(PATIENCE, last.wait_with_output()).await??;
     if !output.status.success() {
         return Err(format!("the last child ended with {}", output.status).into());
@@ -134,28 +165,26 @@ async fn parent() -> Result<(), Problem> {
     Ok(())
 }
 
-fn start(folder: &Path) -> Result<Child, Problem> {
+fn start(folder: &Path, stop: Stop) -> Result<Child, Problem> {
     Ok(Command::new(std::env::current_exe()?)
         .arg("child")
         .arg(folder)
+        .arg(stop.text())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?)
 }
 
-/// Waits until the child has said that it performed this many calls.
-async fn performed(child: &mut Child, calls: u32) -> Result<(), Problem> {
+/// Waits until the child has said that its ledger stands still.
+async fn stands_still(child: &mut Child) -> Result<(), Problem> {
     let stdout = child.stdout.as_mut().ok_or("the child has no output")?;
     let mut lines = BufReader::new(stdout).lines();
-    let mut seen = 0;
-    while seen < calls {
-        match lines.next_line().await? {
-            Some(line) if line.starts_with("performed ") => seen += 1,
-            Some(_) => {}
-            None => return Err(format!("the child ended by itself after {seen} calls").into()),
+    while let Some(line) = lines.next_line().await? {
+        if line == "stands still" {
+            return Ok(());
         }
     }
-    Ok(())
+    Err("the child ended by itself".into())
 }
 
 /// How often each entry stands in the ledger.
@@ -192,14 +221,14 @@ async fn recorded_entries(folder: &Path) -> Result<Vec<u32>, Problem> {
 }
 
 /// One life of the host: opens the database, asks for the run (always the same one, by its key), waits for its end.
-async fn child(folder: &Path) -> Result<(), Problem> {
+async fn child(folder: &Path, stop: Stop) -> Result<(), Problem> {
     let ledger = OpenOptions::new()
         .create(true)
         .append(true)
         .open(folder.join("ledger"))?;
     let engine = Engine::builder()
         .storage(SqliteStorage::open(folder.join("tasker.db")).await?)
-        .service(ledger_service(ledger))
+        .service(ledger_service(ledger, stop))
         .lease_ms(LEASE_MS)
         .poll_ms(100)
         .start()
@@ -219,22 +248,42 @@ async fn child(folder: &Path) -> Result<(), Problem> {
     Ok(())
 }
 
-/// `enter({ entry })` adds a line to the ledger and answers the entry.
-fn ledger_service(ledger: File) -> impl ServiceProxy {
+struct Ledger {
+    file: File,
+    /// Entries that were made in this life.
+    made: AtomicU32,
+    stop: Stop,
+}
+
+/// `enter({ entry })` adds a line to the ledger and answers the entry, until the ledger stands still.
+fn ledger_service(file: File, stop: Stop) -> impl ServiceProxy {
+    let made = AtomicU32::new(0);
+    let ledger = Ledger { file, made, stop };
     Service::with_state("ledger", Arc::new(ledger)).method("enter", async |c, Entry { entry }| {
-        tokio::time::sleep(LEDGER_PAUSE).await;
         let ledger = Arc::clone(&c.state);
+        tokio::time::sleep(LEDGER_PAUSE).await;
+        if ledger.stop == Stop::BeforeNext(ledger.made.load(Ordering::Relaxed)) {
+            stand_still().await;
+        }
+        let writing = Arc::clone(&ledger);
         tokio::task::spawn_blocking(move || {
-            let mut ledger: &File = &ledger;
-            ledger.write_all(format!("{entry}\n").as_bytes())?;
-            ledger.sync_data()?;
-            println!("performed {entry}");
-            std::io::stdout().flush()
+            let mut file = &writing.file;
+            file.write_all(format!("{entry}\n").as_bytes())?;
+            file.sync_data()
         })
         .await
         .map_err(ServiceError::internal)?
         .map_err(ServiceError::external)?;
+        if ledger.stop == Stop::BeforeAnswer(ledger.made.fetch_add(1, Ordering::Relaxed) + 1) {
+            stand_still().await;
+        }
         tokio::time::sleep(LEDGER_PAUSE).await;
         Ok(entry)
     })
+}
+
+/// Says so, and never goes on.
+async fn stand_still() {
+    println!("stands still");
+    std::future::pending::<()>().await;
 }

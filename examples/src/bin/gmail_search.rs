@@ -22,7 +22,7 @@ use tasker_examples::fakes::{
     serve,
     workspace::{ADMIN, DOMAINS, Workspace, users},
 };
-use tasker_examples::killed::{Kill, LEASE_MS, PAUSE_MS, Problem, child, program, run_and_kill};
+use tasker_examples::killed::{Kill, LEASE_MS, Problem, child, in_time, program, run_and_kill};
 use tasker_proxies::Secret;
 use tasker_proxies::gapi::{Gapi, GapiOptions};
 
@@ -40,27 +40,30 @@ async fn main() -> ExitCode {
 async fn parent() -> Result<(), Problem> {
     println!("killed in the pauses between two domains:");
     let pauses = [Kill::InPause(1), Kill::InPause(2), Kill::InPause(4)];
-    let sent = once(&pauses).await?;
+    let sent = in_time(async |pause_ms| once(&pauses, pause_ms).await).await?;
     if sent != expected_calls() {
         return Err(format!("{sent} requests were sent for {} calls", expected_calls()).into());
     }
     println!("\nkilled in the middle of parallel reads:");
     let middle = [100, 300, 500].map(Kill::AfterRequests);
-    once(&middle).await?;
+    in_time(async |pause_ms| once(&middle, pause_ms).await).await?;
     Ok(())
 }
 
-/// One run with these kills; how many requests it took.
-async fn once(kills: &[Kill]) -> Result<usize, Problem> {
+/// One run with these kills; how many requests it took. Nothing when a kill came too late.
+async fn once(kills: &[Kill], pause_ms: u64) -> Result<Option<usize>, Problem> {
     let folder = tempfile::tempdir()?;
     let workspace = Arc::new(Workspace::default());
     let url = serve(workspace.router()).await?;
-    let result = run_and_kill(folder.path(), &url, &workspace.ledger, kills).await?;
+    let result = run_and_kill(folder.path(), &url, &workspace.ledger, kills, pause_ms).await?;
+    let Some(result) = result else {
+        return Ok(None);
+    };
     let result: Value = serde_json::from_str(&result)?;
     println!("{}", result["summary"]);
     println!("{}", result["statistics"]);
     check_result(&result)?;
-    Ok(workspace.ledger.entries().len())
+    Ok(Some(workspace.ledger.entries().len()))
 }
 
 /// The result must be what is in the Workspace.
@@ -114,7 +117,7 @@ fn expected_calls() -> usize {
     1 + (0..DOMAINS.len()).map(domain).sum::<usize>()
 }
 
-async fn search(folder: &Path, url: &str) -> Result<(), Problem> {
+async fn search(folder: &Path, url: &str, pause_ms: u64) -> Result<(), Problem> {
     let gapi = Gapi::new(GapiOptions {
         account: Some(Secret::new(Workspace::account(url))),
         admin_email: Some(Secret::new(ADMIN)),
@@ -133,7 +136,7 @@ async fn search(folder: &Path, url: &str) -> Result<(), Problem> {
         "gmailSearchQuery": QUERY,
         "pageSize": PAGE_SIZE,
         "samplesPerUser": SAMPLES,
-        "pauseMs": PAUSE_MS,
+        "pauseMs": pause_ms,
     });
     child(engine, "comprehensive-gmail-search-all", &input).await
 }

@@ -21,7 +21,7 @@ const TASK: &str = "/** @task chain */
     }";
 pub(crate) const CALLS: usize = 5;
 /// How long a test waits for something before it says that it did not come.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(10);
 /// How often it looks at what no signal tells: rows and files that other processes write.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -134,6 +134,32 @@ impl Cluster {
             .unwrap()
     }
 
+    /// Submits so many runs, and as many again whenever they have ended, until it is so. What was submitted.
+    pub(crate) async fn submit_until(
+        &self,
+        runs: usize,
+        what: &str,
+        is_so: impl AsyncFn(&Self) -> bool,
+    ) -> Vec<Vec<RunHandle>> {
+        let submitted = Mutex::new(vec![self.submit(runs).await]);
+        self.until(what, async |it| {
+            if is_so(it).await {
+                return true;
+            }
+            if it.open().await == 0 {
+                submitted.lock().await.push(it.submit(runs).await);
+            }
+            false
+        })
+        .await;
+        submitted.into_inner()
+    }
+
+    async fn open(&self) -> i64 {
+        self.count("SELECT count(*) FROM task_runs WHERE ended_at IS NULL")
+            .await
+    }
+
     pub(crate) async fn all_end(&self, runs: &[RunHandle]) {
         let ended = async {
             for (n, run) in runs.iter().enumerate() {
@@ -143,8 +169,7 @@ impl Cluster {
         assert!(
             tokio::time::timeout(PATIENCE, ended).await.is_ok(),
             "the runs did not end: {} are open, {} rows are ready",
-            self.count("SELECT count(*) FROM task_runs WHERE ended_at IS NULL")
-                .await,
+            self.open().await,
             self.count("SELECT count(*) FROM stack_runs WHERE owner IS NULL AND status IN ('pending', 'pending_resume')")
                 .await,
         );
@@ -189,7 +214,10 @@ impl Cluster {
 
 fn read_log(folder: &Path) -> Vec<(String, u32, u128)> {
     let text = std::fs::read_to_string(folder.join("performed.log")).unwrap_or_default();
-    text.lines()
+    // Whole lines: one may be being written.
+    let (whole, _) = text.rsplit_once('\n').unwrap_or_default();
+    whole
+        .lines()
         .map(|line| {
             let words: Vec<&str> = line.split(' ').collect();
             (

@@ -21,7 +21,7 @@ use tokio_postgres::{NoTls, Transaction};
 use uuid::Uuid;
 
 /// How long a test waits for something before it says that it did not come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 

@@ -8,6 +8,7 @@ use tasker_adaptor::conformance::{CASES, run_case};
 use tasker_adaptor::{Hint, RunStore as _, Watch as _};
 use tasker_adaptor_postgres::{Pooler, PostgresStorage};
 
+use crate::hints::{hears_of_work, not_behind_pooler};
 use crate::kit::{NOW, PATIENCE, Served, TestSchema, harness, new_run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -35,9 +36,8 @@ async fn a_pooler_is_detected_and_a_direct_way_too() {
             .schema(&schema.name)
             .poll_interval(Duration::from_millis(50))
     };
-    let direct = options(&schema.url).connect().await.unwrap();
+    let direct = not_behind_pooler(|| options(&schema.url)).await;
     let pooled = options(&bouncer.url).connect().await.unwrap();
-    assert!(!direct.is_behind_pooler());
     assert!(pooled.is_behind_pooler());
 
     // Many at once on few server connections: a named statement would be missing on most of them.
@@ -56,8 +56,7 @@ async fn a_pooler_is_detected_and_a_direct_way_too() {
         assert!(created.unwrap());
     }
     // Hints sent through the pooler reach those who can hear; behind it one is told to look.
-    let hears = async { while hints.next().await != Some(Hint::Work) {} };
-    tokio::time::timeout(PATIENCE, hears).await.unwrap();
+    hears_of_work(&pooled, &mut hints).await;
     let mut told = pooled.watch();
     tokio::time::timeout(PATIENCE, async {
         while told.next().await != Some(Hint::Any) {}

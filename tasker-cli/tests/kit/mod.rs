@@ -7,6 +7,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use tasker_adaptor_sqlite::rusqlite;
+
 /// A folder to work in. No variable of the surrounding process is seen there.
 pub(crate) struct Folder {
     dir: tempfile::TempDir,
@@ -66,6 +68,31 @@ impl Folder {
         serde_json::from_str(&self.ok(&args)).unwrap()
     }
 
+    /// The SQLite file, past every program that works on it.
+    pub(crate) fn file(&self) -> rusqlite::Connection {
+        let file = rusqlite::Connection::open(self.path().join("tasker.db")).unwrap();
+        file.busy_timeout(std::time::Duration::from_mins(1))
+            .unwrap();
+        file
+    }
+
+    /// Waits until a run has made something: its task sleeps.
+    pub(crate) fn sleeps(&self, run: &str) {
+        wait_until(|| {
+            let trace = self.json(&["trace", run]);
+            let made = trace["root"]["children"].as_array();
+            made.is_some_and(|made| !made.is_empty())
+        });
+    }
+
+    /// Ends every sleep of every task now: a test that looks at a run that sleeps has all the time that it needs, for the run sleeps for
+    /// an hour.
+    pub(crate) fn wake_sleepers(&self) {
+        let sql = "UPDATE stack_runs SET due_at = 0 WHERE kind = 'timer' AND status = 'pending'";
+        let woken = self.file().execute(sql, []).unwrap();
+        assert_ne!(woken, 0, "nobody sleeps");
+    }
+
     /// With a text on standard input and variables.
     pub(crate) fn with(&self, args: &[&str], stdin: &str, variables: &[(&str, &str)]) -> Said {
         let mut child = self
@@ -99,17 +126,17 @@ impl Said {
     }
 }
 
-/// Waits for a condition, at most 20 seconds.
+/// Waits for a condition, at most two minutes: only what never becomes so meets that, on however busy a machine.
 #[expect(
     clippy::disallowed_methods,
     reason = "another process is waited for, and nothing of it can be heard but by looking"
 )]
 pub(crate) fn wait_until(mut holds: impl FnMut() -> bool) {
-    for _ in 0..400 {
+    for _ in 0..2_400 {
         if holds() {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    panic!("it did not become so within 20 s");
+    panic!("it did not become so within two minutes");
 }

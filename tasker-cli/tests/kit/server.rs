@@ -69,7 +69,7 @@ impl Server {
             .map(|entry| (text(&entry["name"]), text(&entry["url"])))
             .collect();
         let client = Client::builder()
-            .timeout(Duration::from_mins(1))
+            .timeout(Duration::from_mins(5))
             .no_proxy()
             .build()
             .unwrap();
@@ -82,9 +82,12 @@ impl Server {
         }
     }
 
-    /// What it wrote to standard error so far.
+    /// What it wrote to standard error so far, in whole lines: it may be writing one.
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap()
+        let bytes = std::fs::read(&self.log).unwrap();
+        let end = bytes.iter().rposition(|byte| *byte == b'\n');
+        let lines = &bytes[..end.map_or(0, |end| end + 1)];
+        String::from_utf8(lines.to_owned()).unwrap()
     }
 
     /// A body sent as it is.

@@ -109,7 +109,7 @@ async fn a_service_in_any_language_is_started_called_restarted_and_stopped() {
         .send()
         .await;
     let mut pid = Value::Null;
-    for _ in 0..200 {
+    for _ in 0..2_400 {
         if let Ok(answer) = server.client.get(server.url("snake", "/")).send().await {
             pid = answer.json::<Value>().await.unwrap()["data"]["pid"].clone();
             break;
@@ -274,7 +274,7 @@ async fn a_service_of_another_server_is_called_there() {
     let (_, said) = second
         .post(
             "task-executor",
-            "/execute?wait=20",
+            "/execute?wait=240",
             &json!({"taskName": "asks", "input": 5}),
         )
         .await;

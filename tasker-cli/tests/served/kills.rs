@@ -75,7 +75,7 @@ async fn what_was_accepted_before_a_kill_under_load_is_done_after_it() {
     assert!(accepted.len() >= 2 * ACCEPTED);
     let server = Server::start(&folder, &["--services", "task-executor"], &lease);
     for (id, n) in &accepted {
-        let mut left = 600;
+        let mut left = 3_000;
         loop {
             let (status, said) = server
                 .get("task-executor", &format!("/status?id={id}"))

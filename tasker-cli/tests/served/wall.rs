@@ -38,7 +38,7 @@ async fn tasks_run_behind_either_wall_and_an_endless_one_ends_alone() {
         let ask = async |task: &str| {
             let body = json!({ "taskName": task });
             server
-                .post("task-executor", "/execute?wait=60", &body)
+                .post("task-executor", "/execute?wait=240", &body)
                 .await
                 .1
         };

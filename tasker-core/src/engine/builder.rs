@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use futures::StreamExt;
-use tasker_adaptor::{MAX_LEASE_MS, RunStatus, Storage};
+use futures::stream::BoxStream;
+use tasker_adaptor::{Hint, MAX_LEASE_MS, RunStatus, Storage};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -241,20 +242,27 @@ impl EngineBuilder {
             options,
         });
         let (me, inbox) = mpsc::unbounded_channel();
+        #[cfg(feature = "testing")]
+        let (questions, asked) = mpsc::unbounded_channel();
         if shared.options.drive == Drive::Client {
             follow_server(&*shared.storage, &shared.clock).await?;
             keep_following(&shared);
-            listen(&shared, None);
+            listen(&shared, hints(&shared), None);
         } else {
             let core = start_core(&shared, &me, wall).await?;
             tokio::spawn(core.run(inbox));
-            listen(&shared, Some(me.clone()));
+            let heard = hints(&shared);
+            #[cfg(feature = "testing")]
+            let heard = questions_behind(heard, asked);
+            listen(&shared, heard, Some(me.clone()));
             cleaner::start(&shared);
         }
         Ok(Engine {
             inner: Arc::new(EngineInner {
                 shared,
                 core: me,
+                #[cfg(feature = "testing")]
+                questions,
                 by_hand: tokio::sync::Mutex::default(),
             }),
         })
@@ -357,30 +365,50 @@ fn keep_following(shared: &Arc<Shared>) {
     });
 }
 
-/// Passes hints on, and looks at waiting runs once a poll in case a hint was lost.
-fn listen(shared: &Arc<Shared>, core: Option<mpsc::UnboundedSender<Message>>) {
-    let mut hints = shared.storage.watch();
+/// What storage hints at.
+fn hints(shared: &Shared) -> BoxStream<'static, Message> {
+    shared.storage.watch().map(Message::Hint).boxed()
+}
+
+/// Whether anything moves is asked behind the hints that were given before: what was submitted moves.
+#[cfg(feature = "testing")]
+fn questions_behind(
+    hints: BoxStream<'static, Message>,
+    mut asked: mpsc::UnboundedReceiver<Message>,
+) -> BoxStream<'static, Message> {
+    use futures::stream::{PollNext, poll_fn, select_with_strategy};
+
+    let asked = poll_fn(move |context| asked.poll_recv(context));
+    select_with_strategy(hints, asked, |(): &mut ()| PollNext::Left).boxed()
+}
+
+/// Passes on what is heard, and looks at waiting runs once a poll in case a hint was lost.
+fn listen(
+    shared: &Arc<Shared>,
+    mut heard: BoxStream<'static, Message>,
+    core: Option<mpsc::UnboundedSender<Message>>,
+) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         loop {
-            let hint = tokio::select! {
+            let message = tokio::select! {
                 () = shared.stop.cancelled() => break,
-                hint = hints.next() => hint,
-                () = shared.clock.sleep(shared.options.poll_ms) => Some(tasker_adaptor::Hint::Any),
+                message = heard.next() => message,
+                () = shared.clock.sleep(shared.options.poll_ms) => Some(Message::Hint(Hint::Any)),
             };
-            let Some(hint) = hint else {
+            let Some(message) = message else {
                 // Storage gives no hints (any more): polling remains.
-                hints = futures::stream::pending().boxed();
+                heard = futures::stream::pending().boxed();
                 continue;
             };
             match &core {
                 Some(core) => {
-                    if core.send(Message::Hint(hint)).is_err() {
+                    if core.send(message).is_err() {
                         break;
                     }
                 }
-                None => match hint {
-                    tasker_adaptor::Hint::Ended(run) => shared.hub.look_at(run),
+                None => match message {
+                    Message::Hint(Hint::Ended(run)) => shared.hub.look_at(run),
                     _ => shared.hub.look_at_all(),
                 },
             }

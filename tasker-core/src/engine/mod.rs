@@ -76,6 +76,9 @@ pub struct Engine {
 pub(crate) struct EngineInner {
     pub(crate) shared: Arc<Shared>,
     core: mpsc::UnboundedSender<Message>,
+    /// To the core too, behind the hints that were given before. Nobody listens where nothing runs.
+    #[cfg(feature = "testing")]
+    questions: mpsc::UnboundedSender<Message>,
     /// One step by hand at a time.
     by_hand: tokio::sync::Mutex<()>,
 }
@@ -293,7 +296,7 @@ impl Engine {
     async fn wait_for_quiet(&self, but_calls: bool) {
         let (done, quiet) = oneshot::channel();
         let asked = Message::Quiet { but_calls, done };
-        if self.inner.core.send(asked).is_ok() {
+        if self.inner.questions.send(asked).is_ok() {
             let _ = quiet.await;
         }
     }

@@ -8,11 +8,13 @@ use futures::future::BoxFuture;
 use tasker_adaptor::{Published, TaskName, TaskVersion};
 use tokio::sync::oneshot;
 
+use super::background::OsThread;
 use super::programs::Current;
 use super::{Engine, EngineError};
 use crate::limits::{Limit, Limits};
 use crate::task::{PreparedTask, TaskError, TaskOptions, TaskSource, prepare, read_dir};
 use crate::vm::{Stopper, check_program_until};
+use crate::wall::guard::Spent;
 use crate::wall::worker::thread_stack;
 
 /// What publishing a task did.
@@ -98,11 +100,15 @@ impl Engine {
         let stopper = Stopper::default();
         let (done, answer) = oneshot::channel();
         let (detached, go) = std::sync::mpsc::channel::<()>();
+        let (begins, begun) = oneshot::channel();
+        let thread = OsThread::default();
         let checking = {
-            let (limits, stopper) = (Arc::clone(&limits), stopper.clone());
+            let (limits, stopper, thread) = (Arc::clone(&limits), stopper.clone(), thread.clone());
             move || {
                 // It must not end while it is being detached (see `VmThread`).
                 let _ = go.recv();
+                thread.is_here();
+                let _ = begins.send(());
                 // Nobody waits for it any more: the publisher was told that it took too long.
                 let _ = done.send(check(source, &options, &limits, &stopper));
             }
@@ -115,15 +121,32 @@ impl Engine {
             .map_err(|source| TaskError::Thread { file, source })?;
         drop(detached);
         let guard = async {
-            shared.clock.sleep(limits.turn_wall_ms).await;
+            let _ = begun.await;
+            let begun_ms = shared.clock.monotonic_ms();
+            // As for a turn: on a machine that is busy with something else its processor time counts.
+            let has_had = async |guard_ms: u64| {
+                loop {
+                    let clock_ms = shared.clock.monotonic_ms().saturating_sub(begun_ms);
+                    let clock_ms = clock_ms.max(0).unsigned_abs();
+                    let spent = Spent::when_due(clock_ms, guard_ms, || thread.processor_ms());
+                    let rest_ms = match spent {
+                        Some(spent) if spent.is_over(guard_ms) => return,
+                        Some(spent) => spent.rest_ms(guard_ms),
+                        None => guard_ms - clock_ms,
+                    };
+                    shared.clock.sleep(rest_ms).await;
+                }
+            };
+            has_had(limits.turn_wall_ms).await;
             stopper.stop();
-            shared.clock.sleep(STOP_MS).await;
+            has_had(limits.turn_wall_ms.saturating_add(STOP_MS)).await;
         };
         let too_slow = || EngineError::DoesNotCompile {
             name: "the task".to_owned(),
             failure: Limit::WallClock.failure(&limits),
         };
         tokio::select! {
+            biased;
             checked = answer => checked.unwrap_or_else(|_| Err(too_slow())),
             () = guard => Err(too_slow()),
         }
@@ -151,7 +174,7 @@ impl Engine {
     }
 }
 
-/// How long after it was stopped a check may go on before nobody waits for it, in milliseconds.
+/// How long after it should have stopped a check may go on before nobody waits for it, in milliseconds.
 const STOP_MS: u64 = 1_000;
 
 fn check(

@@ -20,7 +20,7 @@ use super::scenarios::{SCENARIOS, Scenario};
 /// Steps of the clock after which a run counts as stuck. A run with three take-overs needs about 60.
 const STEPS: usize = 500;
 /// Real time after which an engine counts as hung.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// After this long on the clock a dead machine's work has been taken over: its lease is over after one lease, others look every half a
 /// lease, and may die themselves or lose a reply while they do.
 const TAKEN_OVER_MS: i64 = LEASE_MS as i64 * 3;
