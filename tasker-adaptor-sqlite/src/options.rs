@@ -111,9 +111,9 @@ impl Options {
         self
     }
 
-    /// How often to look for commits of other processes while somebody watches. Default 25 ms, and four times as
+    /// How often to look for commits of other processes while somebody watches. Default 25 ms, and eight times as
     /// long once nobody has written for a second; nobody watching costs nothing. At rest a commit whose sync takes over a second may
-    /// be seen up to 0.9 s later.
+    /// be seen up to a second later.
     pub fn watch_interval(mut self, interval: Duration) -> Self {
         self.watch_interval = interval.max(Duration::from_millis(1));
         self

@@ -247,10 +247,10 @@ impl Drop for Writer {
 /// After so long without a write the write-ahead log is emptied.
 const REST: Duration = Duration::from_secs(1);
 /// After that, commits of others are looked for so many times less often.
-const SELDOM: u32 = 4;
+const SELDOM: u32 = 8;
 /// Then, at most so many looks see no more than that nobody has touched the log. A commit is seen by its entry in the index of the log,
 /// which comes after its sync; a log whose last write was seen a second ago holds no such commit, unless its sync takes that long.
-const SAVED_LOOKS: u32 = 8;
+const SAVED_LOOKS: u32 = 4;
 /// After a write of our own, whose touch hides that of another, so many looks are whole.
 const WHOLE_LOOKS: u32 = 2;
 /// Heartbeats in the log that are worth emptying it as much as one other write.
