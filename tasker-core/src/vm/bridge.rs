@@ -7,7 +7,7 @@ use tasker_adaptor::{Json, LogLevel};
 use super::host::FrameHost;
 use super::message::Made;
 use super::prelude::Script;
-use super::raw::{Args, Ctx, Host, Kind, ModuleError, ModuleSource, Thrown, Value};
+use super::raw::{Args, Ctx, Host, Key, Kind, ModuleError, ModuleSource, Thrown, Value};
 use super::write::Writer;
 use super::{capture, realm, show, web};
 use crate::limits::Limit;
@@ -61,6 +61,9 @@ ops! {
     Script => "host_script",
     Policy => "host_policy",
     Error => "host_error",
+    Hide => "host_hide",
+    Show => "host_show",
+    Accessor => "host_accessor",
 }
 
 impl Host for FrameHost {
@@ -217,6 +220,19 @@ impl Host for FrameHost {
             }
             Op::Policy => self.policy(ctx, &args.at(0)),
             Op::Error => ctx.error_without_stack(&args.at(0)),
+            Op::Hide | Op::Show => {
+                let value = args.at(2);
+                args.at(0)
+                    .define_as(&Key::of(&args.at(1))?, value.clone(), *op == Op::Show)?;
+                Ok(value)
+            }
+            Op::Accessor => {
+                let key = Key::of(&args.at(1))?;
+                let shown = args.at(4).kind() == Kind::Bool(true);
+                args.at(0)
+                    .define_accessor(&key, args.at(2), args.at(3), shown)?;
+                Ok(ctx.undefined())
+            }
             Op::Clean => ctx.string(&capture::clean_stack(&args.at(0).text()?)),
         }
     }

@@ -208,6 +208,7 @@ impl Vm {
             ));
         }
         if self.host.is_waiting() {
+            self.runtime.hold_arenas();
             return TurnEnd::Waiting;
         }
         TurnEnd::Failed(Failure::new(

@@ -314,6 +314,17 @@ impl Runtime {
         shared.trip.get()
     }
 
+    /// After a turn: an arena that came and went in it stays from now on.
+    pub(super) fn hold_arenas(&self) {
+        let shared = self.shared();
+        if let Some(size) = shared.heap.take_churned()
+            && shared.trip.get().is_none()
+        {
+            // SAFETY: `rt` is live (A). The block is never used and goes with the heap.
+            unsafe { qjs::js_malloc_rt(shared.rt.get(), size as qjs::size_t) };
+        }
+    }
+
     /// Bytes taken from the machine.
     pub(super) fn memory_bytes(&self) -> usize {
         self.shared().heap.used.get()

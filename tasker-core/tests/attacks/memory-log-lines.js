@@ -1,3 +1,3 @@
 // ends: completed undefined
 const text = 'y'.repeat(10000);
-for (let n = 0; n < 1e5; n++) print(text + n);
+for (let n = 0; n < 8e4; n++) print(text + n);

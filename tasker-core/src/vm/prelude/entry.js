@@ -1,6 +1,5 @@
 // Starting the task: which function it is, and how it ends.
 const runNames = ['default', 'execute', 'run', 'runTask', 'main', 'handler'];
-const has = uncurry(ObjectPrototype.hasOwnProperty);
 const member = (object, name) => {
   const value = has(object, name) ? object[name] : undefined;
   return typeof value === 'function' ? value : undefined;
@@ -45,19 +44,20 @@ const noEval = () => {
   publish('eval', refuse);
   publish('Function', refuse);
 };
+// What a task gets, but for what a frame brings: made in the realm that all others are copies of.
+const tools = toolsObject(), context = toolsObject();
+publish('tools', tools);
+hide(context, 'tools', tools);
+hide(context, 'signal', signal);
+hide(context, 'task', { execute: tools.tasks.execute });
 const start = async (info, name, input) => {
   try {
     if (!info.eval) noEval();
-    const own = ownTools();
-    const tools = toolsObject(info.tools, own);
-    const { run } = info;
-    push(own, ['tools', tools]);
-    push(own, ['signal', signal]);
-    push(own, ['run', run]);
-    push(own, ['withPolicy', policyTools(info.tools)]);
-    push(own, ['task', { execute: tools.tasks.execute }]);
-    const context = toolsObject(info.tools, own);
-    publish('tools', tools);
+    addServices(tools, info.tools);
+    addServices(context, info.tools);
+    hide(context, 'run', info.run);
+    // Tools whose calls carry a policy; what needs no service is as it is without one.
+    hide(context, 'withPolicy', function withPolicy(policy) { const text = host_policy(policy); return addServices(toolsObject(text), info.tools, text); });
     for (let i = 0; i < info.tools.length; i++) if (info.tools[i] === 'http') publishLater(['fetch', 'Headers', 'Response'], webGlobal);
     const loaded = host_load();
     const exports = loaded[1];

@@ -2,11 +2,7 @@
 const publishLater = (names, make) => {
   for (let i = 0; i < names.length; i++) {
     const name = names[i];
-    defineProperty(global, name, bare({
-      get() { return publish(name, make(name)); },
-      set(value) { publish(name, value); },
-      enumerable: false, configurable: true,
-    }));
+    host_accessor(global, name, () => publish(name, make(name)), (value) => { publish(name, value); }, false);
   }
 };
 

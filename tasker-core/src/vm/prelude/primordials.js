@@ -14,22 +14,21 @@ const mapForEach = uncurry(Map.prototype.forEach), setForEach = uncurry(Set.prot
 const then = uncurry(Promise.prototype.then), promiseFinally = Promise.prototype.finally, promiseReject = Promise.reject;
 const charCodeAt = uncurry(String.prototype.charCodeAt), slice = uncurry(String.prototype.slice), indexOf = uncurry(String.prototype.indexOf);
 const toLowerCase = uncurry(String.prototype.toLowerCase), trim = uncurry(String.prototype.trim), replace = uncurry(String.prototype.replace);
+const has = uncurry(ObjectPrototype.hasOwnProperty);
 const { concat } = String.prototype, padStart = uncurry(String.prototype.padStart), regExec = uncurry(RegExp.prototype.exec);
 const isArray = Array.isArray;
 const asObject = Object;
-// Own data properties only: a descriptor from a plain literal would inherit from what the task does to Object.prototype.
+// Properties of an object's own that may be written and deleted. Not by descriptors: a plain literal inherits from what the task does
+// to Object.prototype, and QuickJS asks a descriptor for six names.
+const hide = host_hide, show = host_show;
 const bare = (members) => { setPrototypeOf(members, null); return members; };
-const data = (value, enumerable, writable = true, configurable = true) => bare({ value, enumerable, writable, configurable });
-const hide = (target, name, value) => { defineProperty(target, name, data(value, false)); return value; };
-const show = (target, name, value) => { defineProperty(target, name, data(value, true)); return value; };
-const getter = (target, name, get) => defineProperty(target, name, bare({ get, set: undefined, enumerable: false, configurable: true }));
 // Appends without asking Array.prototype.
-const push = (list, value) => { defineProperty(list, list.length, data(value, true)); };
+const push = (list, value) => { show(list, list.length, value); };
 const publish = (name, value) => hide(global, name, value);
 for (const name of ['WeakRef', 'FinalizationRegistry', 'SharedArrayBuffer', 'Atomics', 'performance']) delete global[name];
 for (const name of ['prepareStackTrace', 'captureStackTrace']) delete RealError[name];
 hide(RealError, 'captureStackTrace', function captureStackTrace(target) {
-  defineProperty(target, 'stack', data(host_clean_stack(new RealError().stack), false));
+  hide(target, 'stack', host_clean_stack(new RealError().stack));
 });
 // From the frame's recorded seed.
 hide(Math, 'random', function random() { return host_random(); });

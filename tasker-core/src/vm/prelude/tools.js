@@ -5,25 +5,31 @@ const checkName = (name) => {
   if (regExec(badName, name) !== null) throw new RealTypeError('a name of a tool has 1 to 200 characters, none of them a dot, a parenthesis or a control character');
   return name;
 };
-const lazy = (make, isFunction) => new RealProxy(isFunction ? FunctionPrototype : ObjectPrototype, {
-  __proto__: null,
-  get(base, name, target) {
-    if (typeof name !== 'string') return undefined;
-    switch (name) {
-      case 'then': case 'catch': case 'finally': case 'toJSON': case 'constructor': case 'prototype': case '__proto__':
-        return undefined;
-      case 'toString': case 'toLocaleString': case 'valueOf': case 'hasOwnProperty': case 'isPrototypeOf': case 'propertyIsEnumerable':
-      case '__defineGetter__': case '__defineSetter__': case '__lookupGetter__': case '__lookupSetter__':
-        return ObjectPrototype[name];
-      case 'apply': case 'call': case 'bind':
-        if (isFunction) return FunctionPrototype[name];
-    }
-    return hide(target, name, make(checkName(name)));
-  },
-  has() { return false; },
-  set(base, name, value, target) { return defineProperty(target, name, data(value, true)); },
-  getPrototypeOf() { return isFunction ? FunctionPrototype : ObjectPrototype; },
-});
+// The proxy's target is `make`, so that all proxies of a kind have one handler.
+const handler = (isFunction) => {
+  const proto = isFunction ? FunctionPrototype : ObjectPrototype;
+  return bare({
+    get(make, name, target) {
+      if (typeof name !== 'string') return undefined;
+      switch (name) {
+        case 'then': case 'catch': case 'finally': case 'toJSON': case 'constructor': case 'prototype': case '__proto__':
+          return undefined;
+        case 'toString': case 'toLocaleString': case 'valueOf': case 'hasOwnProperty': case 'isPrototypeOf': case 'propertyIsEnumerable':
+        case '__defineGetter__': case '__defineSetter__': case '__lookupGetter__': case '__lookupSetter__':
+          return ObjectPrototype[name];
+        case 'apply': case 'call': case 'bind':
+          if (isFunction) return FunctionPrototype[name];
+      }
+      return hide(target, name, make(checkName(name)));
+    },
+    has() { return false; },
+    set(make, name, value, target) { return defineProperty(target, name, bare({ value, writable: true, enumerable: true, configurable: true })); },
+    getPrototypeOf() { return proto; },
+    apply() { throw new RealTypeError('not a function'); },
+  });
+};
+const objectHandler = handler(false), functionHandler = handler(true);
+const lazy = (make, isFunction) => new RealProxy(make, isFunction ? functionHandler : objectHandler);
 const named = (fn, proto) => { delete fn.name; delete fn.length; setPrototypeOf(fn, proto); return fn; };
 // `policy`: what withPolicy made of its argument; undefined without.
 const plainNode = (service, path, policy) => named(
@@ -50,25 +56,22 @@ const service = (name, policy) => {
     default: return host_is_fluent(name) ? fluentService(name, policy) : plainService(name, policy);
   }
 };
-const toolsProto = (policy) => lazy((name) => service(name, policy), false);
-const plainToolsProto = toolsProto(undefined);
-// `own` names come first: those that tasks see when they list the tools.
-const toolsObject = (names, own, policy) => {
-  const tools = create(policy === undefined ? plainToolsProto : toolsProto(policy));
-  for (let i = 0; i < names.length; i++) {
-    const name = names[i];
-    defineProperty(tools, name, bare({
-      get() { return show(tools, name, service(name, policy)); },
-      set(value) { show(tools, name, value); },
-      enumerable: true, configurable: true,
-    }));
-  }
-  for (let i = 0; i < own.length; i++) hide(tools, own[i][0], own[i][1]);
+const toolsObject = (policy) => {
+  const tools = create(lazy((name) => service(name, policy), false));
+  hide(tools, 'log', log);
+  hide(tools, 'sleep', sleep);
+  hide(tools, 'tasks', taskTools());
   return tools;
 };
-const ownTools = () => [['log', log], ['sleep', sleep], ['tasks', taskTools()]];
-// Tools whose calls carry a policy; what needs no service is as it is without one.
-const policyTools = (names) => function withPolicy(policy) { return toolsObject(names, ownTools(), host_policy(policy)); };
+// Services are members that show, made when they are first used.
+const addServices = (tools, names, policy) => {
+  for (let i = 0; i < names.length; i++) {
+    const name = names[i];
+    if (has(tools, name)) continue;
+    host_accessor(tools, name, () => show(tools, name, service(name, policy)), (value) => { show(tools, name, value); }, true);
+  }
+  return tools;
+};
 const hostCall = function __callHostTool__(service, path, args) {
   if (typeof service !== 'string') throw new RealTypeError('__callHostTool__(service, path, args) takes the name of a service as text');
   let dotted = '';

@@ -8,16 +8,27 @@
 //! otherwise is left whole.
 
 /// Bytes before the first place; where in them the number of places, of taken places, and the first free one stand, each two bytes.
-const HEAD: usize = 40;
+pub(super) const HEAD: usize = 40;
 const TAKEN: usize = 34;
 const PLACES: usize = 36;
 const FIRST_FREE: usize = 38;
+
+/// Bytes of a place before what is in it.
+pub(super) const PLACE_HEADER: usize = 8;
 
 /// The end of the list of free places. A place begins with its own number when it is taken, with the next free one when it is free.
 const NONE: u16 = u16::MAX;
 
 /// What is left of an end, in bytes: frames begin to use what a realm has not used.
 const LEFT: usize = 1_024;
+
+/// Bytes of a place in the arena that has this head, if one of `size` bytes can have it.
+pub(super) fn place_of(head: &[u8; HEAD], size: usize) -> Option<usize> {
+    let places = u16::from_ne_bytes([head[PLACES], head[PLACES + 1]]);
+    let room = size.checked_sub(HEAD)?;
+    let place = room.checked_div(usize::from(places))?;
+    (place >= 16 && room.is_multiple_of(usize::from(places))).then_some(place)
+}
 
 /// An arena, as far as it matters here.
 pub(super) struct Arena<'a> {
@@ -34,15 +45,8 @@ impl<'a> Arena<'a> {
             places: 0,
             bytes,
         };
-        if arena.bytes.len() < HEAD {
-            return None;
-        }
+        arena.place = place_of(arena.bytes.first_chunk()?, arena.bytes.len())?;
         arena.places = arena.number(PLACES);
-        let room = arena.bytes.len() - HEAD;
-        arena.place = room.checked_div(usize::from(arena.places))?;
-        if arena.place < 16 || !room.is_multiple_of(usize::from(arena.places)) {
-            return None;
-        }
         let mut free = vec![false; usize::from(arena.places)];
         let mut next = arena.number(FIRST_FREE);
         while next != NONE {

@@ -4,6 +4,8 @@
 //!
 //! QuickJS puts small blocks into arenas of about 4 KiB and gives an arena back with its last block. Where a value is the only one of its
 //! size, a loop that makes it anew gives an arena back and takes it again each time: a few are kept, and taken again for next to nothing.
+//! Laying it out anew is left, a write to each of its places: an arena that comes and goes in a turn is held after it
+//! ([`Heap::take_churned`]).
 #![expect(
     unsafe_code,
     reason = "memory that C code takes and gives back, with the argument at each block"
@@ -15,6 +17,7 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::OnceLock;
 
+use super::arena;
 use super::template::Piece;
 
 /// Header of each block, in a ring through `Heap::ring`, so that all blocks can be freed without asking QuickJS, which needs blocks
@@ -36,6 +39,11 @@ const SMALLEST_ARENA: usize = 3_500;
 /// Blocks for arenas that are kept.
 const SPARES: u32 = 4;
 
+/// Arenas that are held in all.
+const HELD: u32 = 8;
+/// What a heap must have room for that holds one, in bytes: holding one must not be what a frame fails of.
+const HELD_ROOM: usize = 256 << 10;
+
 /// What taking a kept block counts for, as a share of one from the system: QuickJS writes the heads of an arena's places.
 const SPARE_COUNTS: usize = 16;
 
@@ -48,6 +56,9 @@ pub(super) struct Heap {
     /// Blocks for arenas that were given back: not in the ring, chained by `next`, and how many.
     spare: Cell<*mut Block>,
     spares: Cell<u32>,
+    /// Bytes of a place of the arena that was taken again last, once it was given back; 0: none. And how many were told of.
+    churned: Cell<usize>,
+    churns: Cell<u32>,
     /// In which blocks lie that are not in the ring.
     piece: OnceCell<Piece>,
 }
@@ -78,6 +89,8 @@ impl Heap {
             refused: Cell::new(false),
             spare: Cell::new(ptr::null_mut()),
             spares: Cell::new(0),
+            churned: Cell::new(0),
+            churns: Cell::new(0),
             piece: OnceCell::new(),
         }
     }
@@ -273,10 +286,26 @@ impl Heap {
         if block.is_null() || !is_arena(size) {
             return None;
         }
-        // SAFETY: kept blocks are live and nobody's.
-        self.spare.set(unsafe { (*block).next });
+        // SAFETY: kept blocks are live and nobody's; each was an arena, whose head QuickJS has written.
+        unsafe {
+            self.spare.set((*block).next);
+            let head = block.add(1).cast::<[u8; arena::HEAD]>();
+            self.churned.set(arena::place_of(&*head, size).unwrap_or(0));
+        }
         self.spares.set(self.spares.get() - 1);
         Some(block)
+    }
+
+    /// An arena was given back and taken again since this was asked last: what a block takes that lies in such a one. It stays as long as
+    /// the block is there. Asked between two turns.
+    pub(super) fn take_churned(&self) -> Option<usize> {
+        let place = self.churned.take();
+        let room = self.limit.get().saturating_sub(self.used.get());
+        if place == 0 || room < HELD_ROOM || self.churns.get() == HELD {
+            return None;
+        }
+        self.churns.set(self.churns.get() + 1);
+        Some(place - arena::PLACE_HEADER)
     }
 
     /// What an allocation of this size counts for as work, in bytes.

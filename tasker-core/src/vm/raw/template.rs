@@ -390,6 +390,21 @@ impl Runtime {
 
 #[cfg(test)]
 impl Runtime {
+    /// Whether a block in a place of so many bytes takes an arena from the heap; given back unless it stays.
+    pub(in crate::vm) fn takes_an_arena(&self, place: usize, stays: bool) -> bool {
+        let (heap, rt) = (&self.shared().heap, self.shared().rt.get());
+        let before = heap.used.get();
+        // SAFETY: the runtime is live; the block is given back at once or goes with the heap.
+        unsafe {
+            let block = qjs::js_malloc_rt(rt, (place - super::arena::PLACE_HEADER) as qjs::size_t);
+            let took = heap.used.get() > before;
+            if !stays {
+                qjs::js_free_rt(rt, block);
+            }
+            took
+        }
+    }
+
     /// Frees everything as QuickJS does it, which walks all that there is; the bytes that are left.
     pub(in crate::vm) fn free_by_quickjs(self) -> usize {
         let shared = self.shared();

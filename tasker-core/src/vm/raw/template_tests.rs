@@ -77,3 +77,21 @@ fn compare_two(with: With) {
     assert!(stable > 7_000, "{stable} pointers");
     assert!(others < 300, "{others} are elsewhere");
 }
+
+/// Each turn takes a place of the largest kind and gives it back, and an arena comes and goes with it, until it is held.
+#[test]
+fn an_arena_that_comes_and_goes_is_held() {
+    let (copy, _host) = realm::realm(&Arc::default(), With::Nothing);
+    copy.arm(32 << 20, 1 << 20);
+    // What the image has free of them, and one arena more: seven.
+    while !copy.takes_an_arena(512, true) {}
+    for _ in 1..7 {
+        assert!(!copy.takes_an_arena(512, true));
+    }
+    let turns = [(); 4].map(|()| {
+        let took = copy.takes_an_arena(512, false);
+        copy.hold_arenas();
+        took
+    });
+    assert_eq!(turns, [true, true, false, false]);
+}

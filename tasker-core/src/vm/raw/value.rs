@@ -275,6 +275,16 @@ impl<'r> Value<'r> {
 
     /// Defines a property as a literal does, whatever it was before.
     pub(in crate::vm) fn define(&self, key: &Key<'r>, value: Value<'r>) -> Result<(), Thrown> {
+        self.define_as(key, value, true)
+    }
+
+    /// [`Value::define`]: a property that may be written and deleted, and is enumerated or not.
+    pub(in crate::vm) fn define_as(
+        &self,
+        key: &Key<'r>,
+        value: Value<'r>,
+        enumerable: bool,
+    ) -> Result<(), Thrown> {
         self.ctx.assert_same_ctx(key.ctx);
         self.ctx.assert_same(&value);
         // SAFETY: a live value and a live atom of this runtime; the other value's count is given away.
@@ -284,7 +294,32 @@ impl<'r> Value<'r> {
                 self.raw,
                 key.atom,
                 value.into_raw(),
-                qjs::JS_PROP_C_W_E as c_int,
+                (qjs::JS_PROP_WRITABLE | configurable(enumerable)) as c_int,
+            )
+        };
+        if done < 0 { Err(Thrown) } else { Ok(()) }
+    }
+
+    /// Defines a property that calls these, and may be deleted.
+    pub(in crate::vm) fn define_accessor(
+        &self,
+        key: &Key<'r>,
+        get: Value<'r>,
+        set: Value<'r>,
+        enumerable: bool,
+    ) -> Result<(), Thrown> {
+        self.ctx.assert_same_ctx(key.ctx);
+        self.ctx.assert_same(&get);
+        self.ctx.assert_same(&set);
+        // SAFETY: a live value and a live atom of this runtime; the counts of both functions are given away.
+        let done = unsafe {
+            qjs::JS_DefinePropertyGetSet(
+                self.ctx.raw.as_ptr(),
+                self.raw,
+                key.atom,
+                get.into_raw(),
+                set.into_raw(),
+                configurable(enumerable) as c_int,
             )
         };
         if done < 0 { Err(Thrown) } else { Ok(()) }
@@ -442,6 +477,17 @@ impl<'r> Key<'r> {
         Ok(key)
     }
 
+    /// The key that this value names, as in `object[value]`. On what is no primitive this may run code of the task.
+    pub(in crate::vm) fn of(value: &Value<'r>) -> Result<Self, Thrown> {
+        let ctx = value.ctx;
+        // SAFETY: a live value.
+        let atom = unsafe { qjs::JS_ValueToAtom(ctx.raw.as_ptr(), value.raw) };
+        if atom == NO_ATOM {
+            return Err(Thrown);
+        }
+        Ok(Self { atom, ctx })
+    }
+
     /// Its text in WTF-8.
     pub(in crate::vm) fn with_text<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, Thrown> {
         let mut len: qjs::size_t = 0;
@@ -460,6 +506,15 @@ impl<'r> Key<'r> {
     /// Its text.
     pub(in crate::vm) fn name(&self) -> Result<String, Thrown> {
         self.with_text(lossy)
+    }
+}
+
+/// The flags of a property that may be deleted.
+const fn configurable(enumerable: bool) -> u32 {
+    if enumerable {
+        qjs::JS_PROP_CONFIGURABLE | qjs::JS_PROP_ENUMERABLE
+    } else {
+        qjs::JS_PROP_CONFIGURABLE
     }
 }
 
