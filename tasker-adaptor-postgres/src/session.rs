@@ -23,14 +23,14 @@ use crate::schema::Schema;
 /// A default of `READ ONLY` stays: that is the operator's word.
 pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
-/// How a transaction begins on a connection that is not only ours: the settings are for this one only, so that they mean the same
-/// behind a pooler.
+/// What follows on a connection that is not only ours: the settings are for this transaction only, so that they mean the same behind a
+/// pooler.
 ///
 /// A plan is kept with its statement for as long as the connection lives: one that was made while the tables were small
 /// must not read them from end to end when they are large. It serves any parameters: to plan for the arrays of each batch anew
 /// takes longer than some of the statements. And a transaction whose client fell silent between two trips
 /// (its cable was pulled, its machine stands still) must not keep its locks: others wait for them, the reaper too.
-const BEGIN_WITH_SETTINGS: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL jit = off";
+const SETTINGS: &str = "; SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL jit = off";
 
 /// The same settings for a connection that is only ours, once. And what single statements run at: they mean the same at any level
 /// (see [`Session::pipeline`]), but above this one some would be sent twice.
@@ -171,12 +171,13 @@ impl Session {
         mut steps: Vec<Step<'_>>,
     ) -> Result<Vec<Vec<Row>>, StorageError> {
         self.in_transaction = true;
-        let begin = match self.keeps {
-            Keeps::Settings => BEGIN,
-            Keeps::Statements | Keeps::Nothing => BEGIN_WITH_SETTINGS,
+        let settings = match self.keeps {
+            Keeps::Settings => "",
+            Keeps::Statements | Keeps::Nothing => SETTINGS,
         };
         let silence = self.patience.silence_ms();
-        let begin = format!("{begin}; SET LOCAL idle_in_transaction_session_timeout = {silence}");
+        let begin =
+            format!("{BEGIN}{settings}; SET LOCAL idle_in_transaction_session_timeout = {silence}");
         steps.insert(0, command(begin));
         let mut answers = self.pipeline(steps).await?;
         Ok(answers.split_off(1))

@@ -23,10 +23,20 @@ macro_rules! frame_and_child {
 
 /// `FAIL` and not `ABORT`, which copies each page that a statement of several rows touches, to undo that statement alone: whoever makes
 /// a row twice has the whole transaction undone.
+macro_rules! insert_calls {
+    ($owner:literal, $at:literal) => {
+        concat!(
+            "INSERT OR FAIL INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, ",
+            $owner,
+            "epoch, turn, made_count, delivered_count, dropped_count, attempt, in_doubt, service, path, args, created_at, ",
+            $at,
+            ", policy) VALUES "
+        )
+    };
+}
 macro_rules! claimed_calls {
     () => {
-        "INSERT OR FAIL INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
-         made_count, delivered_count, dropped_count, attempt, in_doubt, service, path, args, created_at, started_at, policy) VALUES "
+        insert_calls!("owner, ", "started_at")
     };
 }
 macro_rules! claimed_call {
@@ -36,8 +46,7 @@ macro_rules! claimed_call {
 }
 macro_rules! offered_calls {
     () => {
-        "INSERT OR FAIL INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, epoch, turn, \
-         made_count, delivered_count, dropped_count, attempt, in_doubt, service, path, args, created_at, ready_at, policy) VALUES "
+        insert_calls!("", "ready_at")
     };
 }
 macro_rules! offered_call {

@@ -64,17 +64,47 @@ pub(crate) struct Hub {
 
 #[derive(Default)]
 struct Inner {
-    waiting: HashMap<TaskRunId, watch::Sender<News>>,
+    waiting: Swept<watch::Sender<News>>,
     /// Of runs that were submitted here.
-    endings: HashMap<TaskRunId, Weak<OnceLock<End>>>,
+    endings: Swept<Weak<OnceLock<End>>>,
     /// Where the next round of looking begins.
     looked: usize,
     closed: bool,
-    /// Handles that gave up are swept out when this many wait.
-    sweep_at: usize,
-    /// The same of endings.
-    sweep_endings_at: usize,
     storage: Option<String>,
+}
+
+/// What handles wait with. Those that gave up tell nobody: they are swept out now and then.
+struct Swept<V> {
+    by_run: HashMap<TaskRunId, V>,
+    /// When there are so many.
+    at: usize,
+}
+
+impl<V> Default for Swept<V> {
+    fn default() -> Self {
+        Self {
+            by_run: HashMap::new(),
+            at: 1_024,
+        }
+    }
+}
+
+impl<V> Swept<V> {
+    /// Before one is added.
+    fn sweep(&mut self, is_wanted: impl Fn(&V) -> bool) {
+        if self.by_run.len() >= self.at {
+            self.by_run.retain(|_, value| is_wanted(value));
+            self.at = (self.by_run.len() * 2).max(1_024);
+        }
+    }
+}
+
+impl Inner {
+    fn tell(&mut self, run: TaskRunId, news: News) {
+        if let Some(waiting) = self.waiting.by_run.remove(&run) {
+            let _ = waiting.send(news);
+        }
+    }
 }
 
 impl Hub {
@@ -88,12 +118,10 @@ impl Hub {
         if inner.closed {
             return watch::channel(News::Closed).1;
         }
-        if inner.waiting.len() >= inner.sweep_at {
-            inner.waiting.retain(|_, news| !news.is_closed());
-            inner.sweep_at = (inner.waiting.len() * 2).max(1_024);
-        }
+        inner.waiting.sweep(|news| !news.is_closed());
         inner
             .waiting
+            .by_run
             .entry(run)
             .or_insert_with(|| watch::channel(News::None).0)
             .subscribe()
@@ -102,12 +130,9 @@ impl Hub {
     /// The ending of a run that is about to be submitted.
     pub(crate) fn ending_of(&self, run: TaskRunId) -> Ending {
         let mut inner = self.inner();
-        if inner.endings.len() >= inner.sweep_endings_at {
-            inner.endings.retain(|_, ending| ending.strong_count() > 0);
-            inner.sweep_endings_at = (inner.endings.len() * 2).max(1_024);
-        }
+        inner.endings.sweep(|ending| ending.strong_count() > 0);
         let ending = Ending::default();
-        inner.endings.insert(run, Arc::downgrade(&ending));
+        inner.endings.by_run.insert(run, Arc::downgrade(&ending));
         ending
     }
 
@@ -122,32 +147,27 @@ impl Hub {
             Ok(outcome) => End::Outcome(outcome),
             Err(()) => End::Cancelled,
         };
-        let ending = self.inner().endings.remove(&run);
-        if let Some(ending) = ending.and_then(|ending| ending.upgrade())
+        let mut inner = self.inner();
+        if let Some(ending) = inner.endings.by_run.remove(&run)
+            && let Some(ending) = ending.upgrade()
             && end.is_small()
         {
             // A run ends once.
             let _ = ending.set(end.clone());
         }
-        self.tell(run, News::End(end));
+        inner.tell(run, News::End(end));
     }
 
     /// A run was blocked here.
     pub(crate) fn blocked(&self, run: TaskRunId, reason: BlockedReason) {
         self.counts.count(Counted::RunBlocked);
-        self.tell(run, News::End(End::Blocked(reason)));
-    }
-
-    fn tell(&self, run: TaskRunId, news: News) {
-        if let Some(waiting) = self.inner().waiting.remove(&run) {
-            let _ = waiting.send(news);
-        }
+        self.inner().tell(run, News::End(End::Blocked(reason)));
     }
 
     /// A run may have ended elsewhere.
     pub(crate) fn look_at(&self, run: TaskRunId) {
         let inner = self.inner();
-        if let Some(waiting) = inner.waiting.get(&run) {
+        if let Some(waiting) = inner.waiting.by_run.get(&run) {
             waiting.send_replace(News::Look);
         }
     }
@@ -155,15 +175,11 @@ impl Hub {
     /// Any run may have ended elsewhere: a few of those that wait look, in turn, so that many waiting runs are not many reads.
     pub(crate) fn look_at_all(&self) {
         let mut inner = self.inner();
-        let first = inner.looked % inner.waiting.len().max(1);
+        let count = inner.waiting.by_run.len();
+        let first = inner.looked % count.max(1);
         inner.looked = first + LOOKS;
-        for waiting in inner
-            .waiting
-            .values()
-            .cycle()
-            .skip(first)
-            .take(LOOKS.min(inner.waiting.len()))
-        {
+        let waiting = inner.waiting.by_run.values().cycle().skip(first);
+        for waiting in waiting.take(LOOKS.min(count)) {
             waiting.send_replace(News::Look);
         }
     }
@@ -172,7 +188,7 @@ impl Hub {
     pub(crate) fn close(&self) {
         let mut inner = self.inner();
         inner.closed = true;
-        for (_, waiting) in inner.waiting.drain() {
+        for (_, waiting) in inner.waiting.by_run.drain() {
             let _ = waiting.send(News::Closed);
         }
     }
