@@ -223,3 +223,47 @@ fn recorded_stacks_show_the_files_of_the_task_only() {
         }
     }
 }
+
+/// Behind each object of tools stands a proxy, which a task can take hold of.
+#[test]
+fn the_proxies_of_tools_give_nothing_but_tools() {
+    let turn = run(
+        "module.exports = async (i, context) => {
+            const { tools } = context, says = (act) => { try { return String(act()); } catch (e) { return e.constructor.name; } };
+            const behind = [tools, context, tools.db, tools.db.find].map(Object.getPrototypeOf);
+            const called = behind.map((p) => [says(() => p('a.b')), says(() => new p('a.b')), says(() => Reflect.apply(p, tools, ['a.b'])), says(() => p.then), says(() => Function.prototype.toString.call(p).includes('[native code]'))]);
+            const given = [1, 'text', null, undefined, Symbol(), Object.freeze({}), new Proxy({}, { defineProperty() { throw new RangeError('mine'); } })].map((receiver) => says(() => typeof Reflect.get(tools.db, 'other', receiver)));
+            return [called, given];
+        };",
+        "null",
+    );
+    let called = r#"["TypeError","TypeError","TypeError","undefined","true"]"#;
+    let given =
+        r#"["TypeError","TypeError","TypeError","TypeError","TypeError","function","RangeError"]"#;
+    assert_eq!(
+        turn.end,
+        completed(&format!("[[{called},{called},{called},{called}],{given}]")),
+        "{turn:?}"
+    );
+}
+
+#[test]
+fn tools_list_services_and_keep_what_a_task_does_to_them() {
+    let turn = run(
+        "'use strict'; module.exports = async (i, context) => {
+            const { tools } = context, own = Object.getOwnPropertyNames, says = (act) => { try { return String(act()); } catch (e) { return e.constructor.name; } };
+            const same = [tools.db === tools.db, tools.db.find === tools.db.find, context.tools === tools, globalThis.tools === tools, tools.tasks === context.tasks, 'db' in tools, 'none' in tools, 'none' in tools.db];
+            tools.gapi = 'mine'; tools.own = 'too'; tools.db.find = 'mine';
+            const frozen = Object.freeze(tools.supabase);
+            return [Object.keys(tools), Object.keys(context), own(tools).includes('log'), own(context).filter((name) => !own(tools).includes(name)), same, tools.gapi, tools.own, tools.db.find, typeof frozen.from, says(() => { frozen.x = 1; })];
+        };",
+        "null",
+    );
+    assert_eq!(
+        turn.end,
+        completed(
+            r#"[["db","gapi","supabase","own"],["db","gapi","supabase"],true,["tools","signal","task","run","withPolicy"],[true,true,true,true,false,true,false,false],"mine","too","mine","function","TypeError"]"#
+        ),
+        "{turn:?}"
+    );
+}
