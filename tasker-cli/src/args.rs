@@ -152,6 +152,18 @@ pub enum Command {
         #[arg(value_name = "ID", value_parser = run_id)]
         id: TaskRunId,
     },
+    /// Sends a signal to a run: what its task waits for with `await context.signal(NAME)`. Sent before that, it is kept.
+    Signal {
+        /// The run.
+        #[arg(value_name = "ID", value_parser = run_id)]
+        id: TaskRunId,
+        /// The name of the signal.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// What the task gets: JSON text, @FILE, or - for standard input.
+        #[arg(value_name = "JSON", default_value = "null")]
+        payload: String,
+    },
     /// Decides about a blocked run.
     Unblock(Unblock),
     /// Looks after the database.

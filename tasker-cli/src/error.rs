@@ -139,7 +139,8 @@ impl CliError {
             | Self::Engine(
                 EngineError::BadInput { .. }
                 | EngineError::InputDoesNotFit { .. }
-                | EngineError::InputTooLarge { .. },
+                | EngineError::InputTooLarge { .. }
+                | EngineError::BadSignalName { .. },
             )
             | Self::Database {
                 source: StorageError::Misuse { .. },

@@ -273,10 +273,39 @@ fn exit_codes_tell_how_a_run_ended() {
     let id = folder.ok(&["run", "two"]);
     assert!(folder.ok(&["cancel", &id]).contains("cancelled"));
     assert_eq!(folder.tasker(&["status", &id, "--poll"]).code, 5);
+    let ended = folder.tasker(&["signal", &id, "go"]);
+    assert!(
+        ended.code == 2 && ended.err.contains("has ended, it is cancelled"),
+        "{ended:?}"
+    );
     let not_blocked = folder.tasker(&["unblock", &id, "retry"]);
     assert!(
         not_blocked.code == 2 && not_blocked.err.contains("not blocked"),
         "{not_blocked:?}"
+    );
+}
+
+#[test]
+fn a_signal_reaches_the_task_that_waits_for_it() {
+    let folder = folder();
+    folder.write(
+        "tasks/waits.js",
+        "module.exports = async function waits(input, { signal }) { return [await signal('paid'), await signal('sent')]; };\n",
+    );
+    folder.write("paid.json", r#"{"by":"Ada","amount":12.50}"#);
+    folder.ok(&["publish", "--all"]);
+    let id = folder.ok(&["run", "waits"]);
+    // Before its task has begun.
+    assert!(folder.ok(&["signal", &id, "sent"]).contains(&id));
+    let said = folder.json(&["signal", &id, "paid", "@paid.json"]);
+    assert_eq!(said, json!({ "taskRunId": id, "signal": "paid" }));
+    let result = folder.ok(&["status", &id, "--poll"]);
+    assert_eq!(result, r#"[{"by":"Ada","amount":12.5},null]"#);
+    let long = "x".repeat(201);
+    let refused = folder.tasker(&["signal", &id, &long]);
+    assert!(
+        refused.code == 2 && refused.err.contains("1 to 200"),
+        "{refused:?}"
     );
 }
 

@@ -194,6 +194,11 @@ impl Limit {
     }
 }
 
+/// Whether a signal may have this name: every database and every path can carry it.
+pub(crate) fn is_signal_name(name: &str) -> bool {
+    (1..=200).contains(&name.chars().count()) && !name.contains(char::is_control)
+}
+
 /// Whether a payload keeps within the limits of size and depth.
 #[cfg(feature = "quickjs")]
 pub(crate) fn check_payload(json: &Json, limits: &Limits) -> Result<(), Limit> {

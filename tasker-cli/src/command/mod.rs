@@ -79,6 +79,7 @@ pub(crate) async fn perform(command: Command, here: Here) -> Result<(), CliError
         Command::Logs { id, follow } => logs::perform(&here, id, follow).await,
         Command::Trace { id } => trace::perform(&here, id).await,
         Command::Cancel { id } => runs::cancel(&here, id).await,
+        Command::Signal { id, name, payload } => runs::signal(&here, id, &name, &payload).await,
         Command::Unblock(args) => runs::unblock(&here, args).await,
         Command::Db { what } => database::perform(&here, what).await,
         Command::Keystore { what } => keystore::perform(&here, what).await,

@@ -1,4 +1,4 @@
-//! `tasker runs`, `status`, `cancel`, `unblock`.
+//! `tasker runs`, `status`, `cancel`, `signal`, `unblock`.
 
 use serde::Serialize;
 use serde_json::json;
@@ -137,6 +137,28 @@ pub(super) async fn cancel(here: &Here, id: TaskRunId) -> Result<(), CliError> {
     };
     here.output
         .answer(&json!({ "taskRunId": id, "outcome": done }), || says)
+}
+
+/// Sends a signal to a run.
+pub(super) async fn signal(
+    here: &Here,
+    id: TaskRunId,
+    name: &str,
+    payload: &str,
+) -> Result<(), CliError> {
+    let payload = json_argument("the payload", payload)?;
+    let engine = here.client().await?;
+    let run = engine.run(id).await?;
+    if !run.signal(name, &payload).await? {
+        let status = run.status().await?;
+        return Err(CliError::Usage(format!(
+            "run {id} has ended, it is {status}: the signal was not sent"
+        )));
+    }
+    here.output
+        .answer(&json!({ "taskRunId": id, "signal": name }), || {
+            format!("{name} was sent to run {id}; see: tasker status {id} --poll")
+        })
 }
 
 /// Decides about a blocked run.

@@ -148,7 +148,9 @@ pub(super) fn of_engine(error: EngineError) -> ServiceError {
             refused
         }
         EngineError::InputTooLarge { .. } => ServiceError::validation(error).with_status(413),
-        EngineError::BadInput { .. } => ServiceError::validation(error),
+        EngineError::BadInput { .. } | EngineError::BadSignalName { .. } => {
+            ServiceError::validation(error)
+        }
         EngineError::Storage(StorageError::IdempotencyConflict { .. }) => {
             ServiceError::conflict(error)
         }

@@ -54,6 +54,7 @@ pub(super) fn routes(engine: Engine, options: Arc<RouterOptions>) -> Router {
         .route("/status", get(status))
         .route("/logs", get(logs))
         .route("/runs/{id}/events", get(events))
+        .route("/runs/{id}/signals/{name}", post(signal))
         .route("/", get(health).post(call))
         .route("/health", get(health).post(health))
         .with_state(Shop { engine, options })
@@ -453,6 +454,33 @@ async fn events(
                 .into_response()
         }
     }
+}
+
+/// Sends a signal to a run. The body is the payload, JSON text; none is `null`.
+async fn signal(
+    State(shop): State<Shop>,
+    Extension(asked): Extension<Asked>,
+    to: Result<Path<(String, String)>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let sent = async {
+        let Path((id, name)) =
+            to.map_err(|rejection| ServiceError::validation(rejection.body_text()))?;
+        let payload = match &body {
+            Ok(bytes) if bytes.is_empty() => Json::null(),
+            _ => answer::body(body)?,
+        };
+        let run = shop.engine.run(run_id(&id)?).await.map_err(of_engine)?;
+        if !run.signal(&name, &payload).await.map_err(of_engine)? {
+            let status = run.status().await.map_err(of_engine)?;
+            return Err(ServiceError::conflict(format!(
+                "run {id} has ended, it is {status}: the signal was not sent"
+            ))
+            .with_code("RUN_ENDED"));
+        }
+        Ok(json!({ "taskRunId": run.id(), "signal": name }))
+    };
+    asked.answer(sent.await)
 }
 
 /// A run as events: `status` at first and at each change, `log` for each line (its id is the cursor to come back with),

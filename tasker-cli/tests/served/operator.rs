@@ -55,6 +55,9 @@ fn wrong_command_lines_say_what_is_wrong_as_text_and_in_json() {
         (&["logs", id, "--follow"], 6, id),
         (&["trace", id], 6, id),
         (&["cancel", id], 6, id),
+        (&["signal", id, "go"], 6, id),
+        (&["signal", id, "go", "{bad"], 2, "the payload"),
+        (&["signal", id], 2, "NAME"),
         (&["unblock", id, "retry"], 6, id),
         (&["unblock", id, "supply", "{bad"], 2, "the result"),
         (&["schema", "slo"], 6, "slow"),
@@ -137,6 +140,7 @@ fn every_command_answers_in_one_json_value() {
         &["runs"],
         &["status", &id],
         &["trace", &id],
+        &["signal", &id, "go"],
         &["cancel", &id],
         &["db", "migrate"],
         &["db", "check"],
@@ -244,6 +248,56 @@ fn a_registry_file_that_cannot_be_written_is_said_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_signal_over_http_reaches_its_task() {
+    let folder = folder();
+    folder.write(
+        "tasks/waits.js",
+        "module.exports = async function waits(input, { signal }) { return [await signal('paid in full'), await signal('sent')]; };",
+    );
+    folder.ok(&["publish", "--all"]);
+    let server = Server::start(&folder, &["--services", "task-executor"], &[]);
+    let send = |path: String, body: String| {
+        let server = &server;
+        async move { server.send("task-executor", &path, &body).await }
+    };
+    let submitted = send("/execute".into(), r#"{"taskName":"waits"}"#.into()).await;
+    let id = submitted.1["data"]["taskRunId"].as_str().unwrap();
+    let signals = format!("/runs/{id}/signals");
+    for (name, body, refusal) in [
+        ("a%00", "1".to_owned(), 400),
+        (&*"x".repeat(201), "1".to_owned(), 400),
+        ("paid%20in%20full", "not json".to_owned(), 400),
+        (
+            "paid%20in%20full",
+            format!("{}{}", "[".repeat(101), "]".repeat(101)),
+            413,
+        ),
+    ] {
+        let (status, said) = send(format!("{signals}/{name}"), body).await;
+        assert_eq!(status, refusal, "{name}: {said}");
+    }
+    let (status, said) = send(
+        format!("{signals}/paid%20in%20full"),
+        r#"{"by":"Ada"}"#.into(),
+    )
+    .await;
+    assert_eq!(
+        (status, &said["data"]),
+        (200, &json!({ "taskRunId": id, "signal": "paid in full" })),
+        "{said}"
+    );
+    assert_eq!(send(format!("{signals}/sent"), String::new()).await.0, 200);
+    let result = folder.ok(&["status", id, "--poll"]);
+    assert_eq!(result, r#"[{"by":"Ada"},null]"#);
+    let (status, said) = send(format!("{signals}/sent"), String::new()).await;
+    assert_eq!(
+        (status, &said["errorDetails"]["code"]),
+        (409, &json!("RUN_ENDED")),
+        "{said}"
+    );
+}
+
+#[tokio::test]
 async fn every_refusal_over_http_is_the_envelope() {
     let folder = folder();
     let server = Server::start(&folder, &["--services", "task-executor"], &[]);
@@ -261,6 +315,14 @@ async fn every_refusal_over_http_is_the_envelope() {
         ("POST", "/execute", r#"{"taskName":7}"#, 400),
         ("POST", "/execute", r#"["slow",{}]"#, 400),
         ("POST", "/execute?wait=301", r#"{"taskName":"slow"}"#, 400),
+        ("POST", "/runs/7/signals/go", "", 400),
+        (
+            "POST",
+            "/runs/018f0000-0000-7000-8000-000000000000/signals/go",
+            "",
+            404,
+        ),
+        ("GET", "/runs/7/signals/go", "", 405),
     ] {
         let method = method.parse().unwrap();
         let request = client.request(method, server.url("task-executor", path));

@@ -78,6 +78,14 @@ pub enum EngineError {
         /// Which limit, by how much, and its setting.
         problem: String,
     },
+    /// No task can wait for a signal of this name.
+    #[error(
+        "the signal was not sent: {name:?} is no name; names have 1 to 200 characters, none of them a control character"
+    )]
+    BadSignalName {
+        /// The name, or its beginning.
+        name: String,
+    },
     /// The input does not fit the task's schema (only with `validate_input`).
     #[error("the input of {task} does not fit its schema: {}", .problems.join("; "))]
     InputDoesNotFit {

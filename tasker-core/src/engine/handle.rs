@@ -14,6 +14,7 @@ use super::core::Shared;
 use super::error::{EngineError, RunError};
 use super::hub::{End, Ending, News};
 use super::trace::{self, Trace};
+use crate::limits::{check_payload, is_signal_name};
 
 /// Log lines read at one time.
 const LINES: usize = 200;
@@ -129,18 +130,27 @@ impl RunHandle {
     }
 
     /// Sends a signal: the task's `await context.signal(name)` gives the payload; sent before that, it is kept for it.
-    /// `false` when the run has ended.
+    /// `false` when the run has ended. Names have 1 to 200 characters, none of them a control character.
     ///
     /// # Errors
-    /// `Storage`; a payload that JSON cannot hold is `BadInput`.
+    /// `BadSignalName`; a payload that JSON cannot hold is `BadInput`, one beyond [`Limits::payload_bytes`](crate::Limits::payload_bytes)
+    /// or `json_depth` is `InputTooLarge`; `Storage`.
     pub async fn signal<T: Serialize + ?Sized>(
         &self,
         name: &str,
         payload: &T,
     ) -> Result<bool, EngineError> {
-        let payload = Json::from(payload).map_err(|source| EngineError::BadInput {
-            task: format!("signal {name}"),
-            source,
+        if !is_signal_name(name) {
+            let name = name.chars().take(200).collect();
+            return Err(EngineError::BadSignalName { name });
+        }
+        let to = || format!("signal {name}");
+        let payload =
+            Json::from(payload).map_err(|source| EngineError::BadInput { task: to(), source })?;
+        let limits = &self.shared.options.limits;
+        check_payload(&payload, limits).map_err(|limit| EngineError::InputTooLarge {
+            task: to(),
+            problem: limit.failure(limits).message,
         })?;
         let now = self.shared.clock.now();
         let id = self.shared.ids.stack_run(now).as_uuid();

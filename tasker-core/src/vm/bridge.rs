@@ -10,7 +10,7 @@ use super::prelude::Script;
 use super::raw::{Args, Ctx, Host, Key, Kind, ModuleError, ModuleSource, Thrown, Value};
 use super::write::Writer;
 use super::{capture, realm, show, web};
-use crate::limits::Limit;
+use crate::limits::{Limit, is_signal_name};
 use crate::service::ServiceStyle;
 
 macro_rules! ops {
@@ -131,8 +131,10 @@ impl Host for FrameHost {
             Op::Signal => {
                 self.admit(ctx, "the wait for a signal")?;
                 let name = args.at(0);
-                let Some(name) = name.as_string().filter(|name| !name.is_empty()) else {
-                    return Err(ctx.throw_type("signal(name) takes the name of a signal as text"));
+                let Some(name) = name.as_string().filter(|name| is_signal_name(name)) else {
+                    return Err(ctx.throw_type(
+                        "signal(name) takes the name of a signal as text: 1 to 200 characters, none of them a control character",
+                    ));
                 };
                 self.note_promise(ctx, Made::Signal { name })
             }

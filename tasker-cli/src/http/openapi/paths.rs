@@ -175,6 +175,29 @@ pub(crate) fn task_executor() -> Paths {
     );
     let in_path = json!({ "name": "id", "in": "path", "required": true, "schema": id() });
     let last = json!({ "name": "last-event-id", "in": "header", "schema": { "type": "string" }, "description": "Where to go on" });
+    let name = json!({
+        "name": "name", "in": "path", "required": true,
+        "schema": { "type": "string", "pattern": "^[A-Za-z0-9_. -]{1,200}$" },
+        "description": "What the task waits for with `context.signal(name)`: 1 to 200 characters, none of them a control character",
+    });
+    let mut signal = operation(
+        "signal",
+        "Sends a signal to a run: the body is what the task gets. Sent before the task waits, it is kept",
+        vec![in_path.clone(), name],
+        &[(
+            "200",
+            envelope(
+                "It was sent",
+                &json!({
+                    "type": "object",
+                    "required": ["taskRunId", "signal"],
+                    "properties": { "taskRunId": id(), "signal": { "type": "string" } },
+                }),
+            ),
+        )],
+    );
+    signal["requestBody"] = body(&json!({}));
+    signal["requestBody"]["required"] = json!(false);
     let events = operation(
         "events",
         "A run as server-sent events: `status`, `log`, and `end` with the run",
@@ -201,6 +224,7 @@ pub(crate) fn task_executor() -> Paths {
     put(&mut paths, "/status", "get", status);
     put(&mut paths, "/logs", "get", logs);
     put(&mut paths, "/runs/{id}/events", "get", events);
+    put(&mut paths, "/runs/{id}/signals/{name}", "post", signal);
     paths
 }
 
