@@ -8,9 +8,9 @@
 //! otherwise is left whole.
 
 /// Bytes before the first place; where in them the number of places, of taken places, and the first free one stand, each two bytes.
-pub(super) const HEAD: usize = 40;
+const HEAD: usize = 40;
 const TAKEN: usize = 34;
-const PLACES: usize = 36;
+pub(super) const PLACES: usize = 36;
 const FIRST_FREE: usize = 38;
 
 /// Bytes of a place before what is in it.
@@ -22,9 +22,8 @@ const NONE: u16 = u16::MAX;
 /// What is left of an end, in bytes: frames begin to use what a realm has not used.
 const LEFT: usize = 1_024;
 
-/// Bytes of a place in the arena that has this head, if one of `size` bytes can have it.
-pub(super) fn place_of(head: &[u8; HEAD], size: usize) -> Option<usize> {
-    let places = u16::from_ne_bytes([head[PLACES], head[PLACES + 1]]);
+/// Bytes of a place in an arena of `size` bytes that has so many, if there can be one.
+pub(super) fn place_of(places: u16, size: usize) -> Option<usize> {
     let room = size.checked_sub(HEAD)?;
     let place = room.checked_div(usize::from(places))?;
     (place >= 16 && room.is_multiple_of(usize::from(places))).then_some(place)
@@ -45,8 +44,11 @@ impl<'a> Arena<'a> {
             places: 0,
             bytes,
         };
-        arena.place = place_of(arena.bytes.first_chunk()?, arena.bytes.len())?;
+        if arena.bytes.len() < HEAD {
+            return None;
+        }
         arena.places = arena.number(PLACES);
+        arena.place = place_of(arena.places, arena.bytes.len())?;
         let mut free = vec![false; usize::from(arena.places)];
         let mut next = arena.number(FIRST_FREE);
         while next != NONE {

@@ -205,7 +205,12 @@ impl Heap {
             self.used.set(self.used.get() + layout.size());
             (*block).size = layout.size();
             self.link(block);
-            block.add(1).cast()
+            let memory = block.add(1);
+            if is_arena(size) {
+                // For `take_spare`.
+                memory.byte_add(arena::PLACES).cast::<u16>().write(0);
+            }
+            memory.cast()
         }
     }
 
@@ -286,11 +291,12 @@ impl Heap {
         if block.is_null() || !is_arena(size) {
             return None;
         }
-        // SAFETY: kept blocks are live and nobody's; each was an arena, whose head QuickJS has written.
+        // SAFETY: kept blocks are live and nobody's, and have room for an arena. The two bytes were written when it was taken from the
+        // system; what QuickJS had there since was an arena's number of places or anything else, of which nothing but a size becomes.
         unsafe {
             self.spare.set((*block).next);
-            let head = block.add(1).cast::<[u8; arena::HEAD]>();
-            self.churned.set(arena::place_of(&*head, size).unwrap_or(0));
+            let places = block.add(1).byte_add(arena::PLACES).cast::<u16>().read();
+            self.churned.set(arena::place_of(places, size).unwrap_or(0));
         }
         self.spares.set(self.spares.get() - 1);
         Some(block)
@@ -336,7 +342,9 @@ impl Heap {
         unsafe {
             let block = memory.cast::<Block>().sub(1);
             let old = (*block).size;
-            let Some(layout) = Self::layout(size)
+            // What grows to the size that is kept for arenas was none, and is not to be kept as one.
+            let room = if size == ARENA { size + ALIGN } else { size };
+            let Some(layout) = Self::layout(room)
                 .filter(|layout| layout.size() <= old || self.admits(layout.size() - old))
             else {
                 return ptr::null_mut();
