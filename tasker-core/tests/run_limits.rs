@@ -1,7 +1,9 @@
-//! Limits that the engine keeps: what all frames of a run do together, what services answer, how long publishing takes.
+//! Limits that the engine keeps: what all frames of a run do together, what services answer and signals bring, how long publishing
+//! takes.
 
 #![allow(clippy::unwrap_used, reason = "a failure is a panic")]
 
+use serde_json::json;
 use tasker_core::limits::Limits;
 use tasker_core::testing::{Stub, TestEngine};
 use tasker_core::{Engine, EngineError, MemoryStorage, RunError, StackKind, TraceNode};
@@ -169,6 +171,49 @@ async fn an_answer_that_is_too_large_is_an_error_of_its_call() {
     let ends: Vec<(String, String, bool)> = test.run("asks", &()).await.unwrap();
     let expected = |code: &str| ("LimitExceeded".to_owned(), code.to_owned(), true);
     assert_eq!(ends, [expected("payload"), expected("json_depth")]);
+    assert!(test.audit().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_signal_that_no_task_could_take_is_refused() {
+    let test = engine(Limits {
+        payload_bytes: 1_000,
+        json_depth: 3,
+        ..Limits::default()
+    })
+    .await;
+    test.publish(
+        "module.exports = async (i, { signal }) => {
+            const names = [];
+            for (const name of ['', 'x'.repeat(201), 'a\\u0000', 7]) try { signal(name) } catch (e) { names.push(e.constructor.name) }
+            return [names, JSON.stringify(await signal('é'.repeat(200)))];
+        }",
+        "waits",
+    )
+    .await;
+    let handle = test.submit("waits", &()).await;
+    test.engine().quiet().await;
+    let longest = "é".repeat(200);
+    for name in [String::new(), format!("{longest}x"), "a\0".to_owned()] {
+        let refused = handle.signal(&name, &1).await.unwrap_err();
+        assert!(refused.to_string().contains("1 to 200"), "{refused}");
+    }
+    for payload in [json!("x".repeat(1_000)), json!([[[[1]]]])] {
+        let refused = handle.signal(&longest, &payload).await.unwrap_err();
+        assert!(
+            matches!(refused, EngineError::InputTooLarge { .. }),
+            "{refused}"
+        );
+    }
+    assert!(handle.signal(&longest, &json!([[[1]]])).await.unwrap());
+    let result: serde_json::Value = test.finish(&handle).await.unwrap();
+    assert_eq!(
+        result,
+        json!([
+            ["TypeError", "TypeError", "TypeError", "TypeError"],
+            "[[[1]]]"
+        ])
+    );
     assert!(test.audit().await.is_empty());
 }
 
