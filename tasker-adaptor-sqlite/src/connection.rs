@@ -1,5 +1,6 @@
 //! Opening connections: pragmas, and what kind of file is there.
 
+use std::ffi::CStr;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -7,6 +8,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tasker_adaptor::StorageError;
 
 use crate::fault::{BACKEND, Fault, Outcome};
+use crate::gathering;
 use crate::options::Options;
 use crate::schema;
 
@@ -21,7 +23,7 @@ const OPEN_PAUSE: Duration = Duration::from_millis(2);
 
 /// Opens the writer's connection and brings the file to the newest schema.
 pub(crate) fn open_writer(options: &Options) -> Outcome<Connection> {
-    let mut connection = open(options)?;
+    let mut connection = open(options, gathering::vfs())?;
     if options.read_only {
         schema::check(&connection, false)?;
         return Ok(connection);
@@ -56,13 +58,13 @@ pub(crate) fn open_writer(options: &Options) -> Outcome<Connection> {
 
 /// Opens a connection that only reads.
 pub(crate) fn open_reader(options: &Options) -> Outcome<Connection> {
-    let connection = open(options)?;
+    let connection = open(options, None)?;
     connection.execute_batch("PRAGMA query_only = ON")?;
     connection.pragma_update(None, "cache_size", -i64::from(options.cache_kib))?;
     Ok(connection)
 }
 
-fn open(options: &Options) -> Outcome<Connection> {
+fn open(options: &Options, vfs: Option<&CStr>) -> Outcome<Connection> {
     let mut flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
     if options.read_only {
         flags |= OpenFlags::SQLITE_OPEN_READ_ONLY;
@@ -72,7 +74,10 @@ fn open(options: &Options) -> Outcome<Connection> {
             flags |= OpenFlags::SQLITE_OPEN_CREATE;
         }
     }
-    let connection = Connection::open_with_flags(&options.path, flags)?;
+    let connection = match vfs {
+        Some(vfs) => Connection::open_with_flags_and_vfs(&options.path, flags, vfs)?,
+        None => Connection::open_with_flags(&options.path, flags)?,
+    };
     connection.busy_timeout(options.busy_timeout)?;
     stable_plans(&connection)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);

@@ -25,6 +25,7 @@ mod connection;
 mod fault;
 mod fence;
 mod finish;
+mod gathering;
 mod hot;
 mod journal;
 mod leases;

@@ -20,9 +20,10 @@ use tokio::sync::{broadcast, oneshot};
 use crate::cached::Cached as _;
 use crate::connection::open_writer;
 use crate::fault::{BACKEND, Fault, Outcome, closed};
+use crate::gathering::gather;
 use crate::log_file::{LogFile, Touched};
 use crate::numbers::Numbers;
-use crate::options::Options;
+use crate::options::{Options, Synchronous};
 
 /// Rows that one transaction takes at most, by the weights that operations give themselves.
 const BATCH_WEIGHT: usize = 4_096;
@@ -479,7 +480,7 @@ impl Worker {
                 return (Attempt::OneFailed, !spoils_connection);
             }
         }
-        if let Err(error) = execute(connection, "COMMIT") {
+        if let Err(error) = self.commit(connection) {
             roll_back(connection);
             let full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
             let fault = Fault::Sql(error);
@@ -500,6 +501,13 @@ impl Worker {
             }
         }
         (Attempt::Committed, true)
+    }
+
+    fn commit(&self, connection: &Connection) -> Result<(), rusqlite::Error> {
+        match self.options.synchronous {
+            Synchronous::Full => gather(|| execute(connection, "COMMIT")),
+            Synchronous::Normal | Synchronous::Off => execute(connection, "COMMIT"),
+        }
     }
 
     /// Whether a look is due although there is work: in a rush one in a pause is enough.
