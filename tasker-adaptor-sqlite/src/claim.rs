@@ -10,16 +10,17 @@ use tasker_adaptor::{
 };
 
 use crate::cached::Cached as _;
-use crate::columns::{Cells, HasKey, PARENT, STACK_RUN_WIDTH, stack_run, stack_run_columns};
+use crate::columns::{Cells, HasKey, STACK_RUN_WIDTH, stack_run, stack_run_columns};
 use crate::fault::{Fault, Outcome};
 use crate::tree::{BlockedRow, block, follow_root, has_unread, live};
 use crate::writer::Tx;
 
-/// A row and its number, of a table that is called `s`.
+/// A row without the id of its frame, its number and that of its frame, of a table that is called `s`. Rows that become ready together
+/// are often of one frame, whose id is read once.
 static ROW: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT {}, s.no FROM stack_runs s",
-        stack_run_columns(PARENT)
+        "SELECT {}, s.no, s.parent_no FROM stack_runs s",
+        stack_run_columns("NULL")
     )
 });
 
@@ -45,11 +46,11 @@ pub(crate) fn claim_frames(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Option<Vec
         return Ok(None);
     };
     let ready = ready(tx.conn, "frame", claim)?;
-    let mut runs = Runs::default();
+    let mut last = Last::default();
     let mut frames = Vec::with_capacity(ready.len());
     for ready in ready {
         let no = ready.no;
-        if let Some((row, run)) = with_run_or_block(tx, &mut runs, ready, claim.now)? {
+        if let Some((row, run)) = with_run_or_block(tx, &mut last, ready, claim.now)? {
             frames.push(take_frame(
                 tx,
                 (no, owner),
@@ -69,12 +70,12 @@ pub(crate) fn claim_calls(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Option<Vec<
         return Ok(None);
     };
     let ready = ready(tx.conn, "call", claim)?;
-    let mut runs = Runs::default();
+    let mut last = Last::default();
     let mut calls = Vec::with_capacity(ready.len());
     let mut nos = Vec::with_capacity(ready.len());
     for ready in ready {
         let no = ready.no;
-        let Some((mut row, run)) = with_run_or_block(tx, &mut runs, ready, claim.now)? else {
+        let Some((mut row, run)) = with_run_or_block(tx, &mut last, ready, claim.now)? else {
             continue;
         };
         nos.push(no);
@@ -143,15 +144,16 @@ pub(crate) fn reload_frame(
         return Ok(None);
     }
     let numbered = tx.conn.cached(&NUMBERED)?.query_row([no], read)?;
-    match with_run_or_block(tx, &mut Runs::default(), numbered, now)? {
+    match with_run_or_block(tx, &mut Last::default(), numbered, now)? {
         Some((row, run)) => take_frame(tx, (no, owner), row, run, worker, now).map(Some),
         None => Ok(None),
     }
 }
 
-/// A row that a claim takes, if it can be read.
+/// A row that a claim takes, if it can be read, and the number of its frame.
 struct Ready {
     no: i64,
+    parent: Option<i64>,
     row: Outcome<StackRun>,
 }
 
@@ -159,6 +161,7 @@ struct Ready {
 fn read(row: &Row<'_>) -> rusqlite::Result<Ready> {
     Ok(Ready {
         no: row.get(STACK_RUN_WIDTH)?,
+        parent: row.get(STACK_RUN_WIDTH + 1)?,
         row: stack_run(row),
     })
 }
@@ -211,20 +214,44 @@ struct RunOf {
     input: Json,
 }
 
-/// The run of the last row: rows that become ready together are often of one.
+/// The run of the last row and its frame: rows that become ready together are often of one.
 #[derive(Default)]
-struct Runs(Option<(TaskRunId, RunContext)>);
+struct Last {
+    run: Option<(TaskRunId, RunContext)>,
+    frame: Option<(i64, StackRunId)>,
+}
 
-impl Runs {
-    /// That of the row; `None` when it is gone.
-    fn of(&mut self, conn: &Connection, row: &StackRun) -> Outcome<Option<RunOf>> {
+impl Last {
+    /// The id of the frame that made the row.
+    fn frame(&mut self, conn: &Connection, row: &StackRun, no: i64) -> Outcome<StackRunId> {
+        if let Some((known, id)) = self.frame
+            && known == no
+        {
+            return Ok(id);
+        }
+        let found: Option<String> = conn
+            .cached("SELECT id FROM stack_runs WHERE no = ?1")?
+            .query_row([no], |row| row.get(0))
+            .optional()?;
+        let damaged = |problem: &dyn std::fmt::Display| {
+            let what = format!("stack_runs.parent_no of row {}", row.id);
+            StorageError::corrupt(what, problem.to_string()).in_run(row.task_run)
+        };
+        let id = found.ok_or_else(|| damaged(&"names no row"))?;
+        let id = id.parse().map_err(|error| damaged(&error))?;
+        self.frame = Some((no, id));
+        Ok(id)
+    }
+
+    /// The row's run; `None` when it is gone.
+    fn run(&mut self, conn: &Connection, row: &StackRun) -> Outcome<Option<RunOf>> {
         // A nested frame has its input with it, and a call needs none.
         let input = match (&row.kind, &row.parent, &row.args) {
             (StackKind::Frame, Some(_), Some(args)) => Some(args.clone()),
             (StackKind::Frame, None, _) => None,
             _ => Some(Json::null()),
         };
-        if let (Some((id, context)), Some(input)) = (&self.0, &input)
+        if let (Some((id, context)), Some(input)) = (&self.run, &input)
             && *id == row.task_run
         {
             return Ok(Some(RunOf {
@@ -260,7 +287,7 @@ impl Runs {
             Some(input) => input,
             None => cells.required_json(10)?,
         };
-        self.0 = Some((row.task_run, context.clone()));
+        self.run = Some((row.task_run, context.clone()));
         Ok(Some(RunOf { context, input }))
     }
 }
@@ -268,11 +295,16 @@ impl Runs {
 /// The row with its run. One that cannot be read is blocked, with its run, and left out: others are not affected.
 fn with_run_or_block(
     tx: &mut Tx<'_>,
-    runs: &mut Runs,
-    Ready { no, row }: Ready,
+    last: &mut Last,
+    Ready { no, parent, row }: Ready,
     now: Timestamp,
 ) -> Outcome<Option<(StackRun, RunOf)>> {
-    let read = row.and_then(|row| Ok(runs.of(tx.conn, &row)?.map(|run| (row, run))));
+    let read = row.and_then(|mut row| {
+        row.parent = parent
+            .map(|parent| last.frame(tx.conn, &row, parent))
+            .transpose()?;
+        Ok(last.run(tx.conn, &row)?.map(|run| (row, run)))
+    });
     match read {
         Ok(read) => Ok(read),
         Err(Fault::Storage(StorageError::Corrupt { what, problem, .. })) => {
