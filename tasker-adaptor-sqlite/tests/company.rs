@@ -84,7 +84,41 @@ async fn offered_calls_are_claimed_in_their_order_whoever_took_some_before() {
 }
 
 #[tokio::test]
+async fn calls_of_several_frames_are_claimed_each_with_its_own() {
+    let folder = Folder::new();
+    let storage = SqliteStorage::open(folder.file()).await.unwrap();
+    let worker = live_worker(&storage).await;
+    let (one, _) = offered(&storage, worker, 3).await;
+    let (two, _) = offered(&storage, worker, 2).await;
+    let mut more = turn(&one, worker, 2, FrameNext::Suspended);
+    more.made = vec![call(false)];
+    commit_one(&storage, more).await.unwrap();
+    let claimed = Claim {
+        now: at(20),
+        ..claim(worker, 100)
+    };
+    let claimed = storage.claim_calls(claimed).await.unwrap();
+    assert_eq!(claimed.len(), 6);
+    for call in claimed {
+        let frame = if call.row.task_run == one.task_run {
+            &one
+        } else {
+            &two
+        };
+        assert_eq!(call.row.parent, Some(frame.id));
+        assert_eq!(child(&storage, frame, call.row.id).await, call.row);
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_call_is_left_out_of_the_company_that_is_claimed() {
+    // Its arguments are no JSON; its frame is gone.
+    for damage in ["args = '{'", "parent_no = 1000000"] {
+        damaged_call(damage).await;
+    }
+}
+
+async fn damaged_call(damage: &str) {
     let folder = Folder::new();
     let storage = SqliteStorage::open(folder.file()).await.unwrap();
     let worker = live_worker(&storage).await;
@@ -92,7 +126,7 @@ async fn a_damaged_call_is_left_out_of_the_company_that_is_claimed() {
     rusqlite::Connection::open(folder.file())
         .unwrap()
         .execute(
-            "UPDATE stack_runs SET args = '{' WHERE id = ?1",
+            &format!("UPDATE stack_runs SET {damage} WHERE id = ?1"),
             [calls[5].to_string()],
         )
         .unwrap();

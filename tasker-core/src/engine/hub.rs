@@ -73,6 +73,9 @@ struct Inner {
     storage: Option<String>,
 }
 
+/// Handles before which nothing is swept.
+const FEW: usize = 1_024;
+
 /// What handles wait with. Those that gave up tell nobody: they are swept out now and then.
 struct Swept<V> {
     by_run: HashMap<TaskRunId, V>,
@@ -84,7 +87,7 @@ impl<V> Default for Swept<V> {
     fn default() -> Self {
         Self {
             by_run: HashMap::new(),
-            at: 1_024,
+            at: FEW,
         }
     }
 }
@@ -94,7 +97,7 @@ impl<V> Swept<V> {
     fn sweep(&mut self, is_wanted: impl Fn(&V) -> bool) {
         if self.by_run.len() >= self.at {
             self.by_run.retain(|_, value| is_wanted(value));
-            self.at = (self.by_run.len() * 2).max(1_024);
+            self.at = (self.by_run.len() * 2).max(FEW);
         }
     }
 }
