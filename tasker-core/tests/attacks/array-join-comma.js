@@ -1,2 +1,2 @@
-// ends: cpu
+// ends: memory
 Array(2**28).join(',').length

@@ -1,2 +1,2 @@
-// ends: cpu
+// ends: memory
 Iterator.from({next(){return {done:false,value:1}}}).toArray()
