@@ -3,12 +3,12 @@
 #
 #   .config/sanitize.sh [ARGUMENTS OF cargo test…]
 #
-# Not part of .ci/run: it builds everything once more. It needs the sanitizer's runtime, which comes with Rust for x86_64 and
-# aarch64 Linux, and a nightly feature of the compiler, which RUSTC_BOOTSTRAP lets the stable one use.
+# Not part of .ci/run: it builds everything once more. It needs the sanitizer's runtime, which comes with stable Rust for x86_64
+# Linux, and a nightly feature of the compiler, which RUSTC_BOOTSTRAP lets the stable one use.
 #
 # Left out: two tests of how large an image of a realm is (QuickJS lays its arenas out otherwise here), and those with the wall of
-# processes, whose children may not have the address space that the sanitizer asks for. Twice defined globals are not looked for:
-# rusqlite is linked with one SQLite, whose tables the linker names twice. One test keeps a service in itself, and leaks it.
+# processes, whose children may not have the address space that the sanitizer asks for. Globals that are defined
+# twice are not looked for: tables of SQLite are reported, which is linked once. Nor are leaks: tests report some.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

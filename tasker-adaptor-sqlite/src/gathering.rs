@@ -216,7 +216,8 @@ unsafe extern "C" fn open(
     flags: c_int,
     opened_as: *mut c_int,
 ) -> c_int {
-    // SAFETY: SQLite opens nothing by a layer before it is registered, and that follows the store. The memory is nobody's yet, and large enough for both files.
+    // SAFETY: SQLite opens nothing by a layer before it is registered, and that follows the store. The memory is nobody's yet, and large
+    // enough for both files.
     unsafe {
         let system = SYSTEM.load(Ordering::Acquire);
         let Some(open) = (*system).xOpen else {
