@@ -12,6 +12,7 @@ use tasker_adaptor::{
 use crate::cached::Cached as _;
 use crate::columns::{Cells, HasKey, STACK_RUN_WIDTH, stack_run, stack_run_columns};
 use crate::fault::{Fault, Outcome};
+use crate::mirror::CallRow;
 use crate::tree::{BlockedRow, block, follow_root, has_unread, live};
 use crate::writer::Tx;
 
@@ -45,6 +46,7 @@ pub(crate) fn claim_frames(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Option<Vec
     let Some(owner) = live(tx, claim.worker)? else {
         return Ok(None);
     };
+    tx.keeps_mirror();
     let ready = ready(tx.conn, "frame", claim)?;
     let mut last = Last::default();
     let mut frames = Vec::with_capacity(ready.len());
@@ -69,12 +71,13 @@ pub(crate) fn claim_calls(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Option<Vec<
     let Some(owner) = live(tx, claim.worker)? else {
         return Ok(None);
     };
+    tx.keeps_mirror();
     let ready = ready(tx.conn, "call", claim)?;
     let mut last = Last::default();
     let mut calls = Vec::with_capacity(ready.len());
     let mut nos = Vec::with_capacity(ready.len());
     for ready in ready {
-        let no = ready.no;
+        let (no, parent) = (ready.no, ready.parent);
         let Some((mut row, run)) = with_run_or_block(tx, &mut last, ready, claim.now)? else {
             continue;
         };
@@ -85,6 +88,16 @@ pub(crate) fn claim_calls(tx: &mut Tx<'_>, claim: &Claim) -> Outcome<Option<Vec<
         row.epoch = row.epoch.next();
         row.attempt += 1;
         row.started_at = Some(claim.now);
+        if let Some(parent) = parent {
+            let known = CallRow {
+                no,
+                parent,
+                seq: row.seq.0,
+                owner,
+                epoch: row.epoch.0,
+            };
+            tx.mirror.note_call(row.id, known);
+        }
         calls.push(ClaimedCall {
             row,
             context: run.context,
@@ -330,6 +343,7 @@ fn with_run_or_block(
             let reason = BlockedReason::Corrupt {
                 what: format!("{what}: {problem}"),
             };
+            tx.mirror.forget_all();
             block(tx, &row, &run, &reason, now)?;
             Ok(None)
         }
@@ -352,6 +366,7 @@ fn take_frame(
         )?
         .execute((no, owner))?;
     tx.numbers.note(row.id, no);
+    tx.mirror.forget_frame(row.id);
     row.status = StackStatus::Processing;
     row.owner = Some(worker);
     row.epoch = row.epoch.next();

@@ -1,8 +1,9 @@
 //! The commit of turns (PROTOCOL a3): all fences, then all settlements and inserts, then all next statuses with their wakes.
 //!
-//! The hot path: a step of a chain is one read (the frame with the call that it delivers, both by their numbers), one UPDATE of that call,
-//! one INSERT of the made one, together with seven others where there are, and one UPDATE of the frame; the UPDATEs touch one index,
-//! that by owner. Fences ([`crate::fence`]) are read before anything is written, so that a refused turn leaves nothing to undo.
+//! The hot path: a step of a chain is one UPDATE of the call that it delivers, one INSERT of the made one, together with seven others where
+//! there are, and one UPDATE of the frame; the UPDATEs touch one index, that by owner. Fences ([`crate::fence`]) come before anything is
+//! written, so that a refused turn leaves nothing to undo; what they look at is in the writer's [mirror](crate::mirror), or read with one
+//! statement, the frame with the call that it delivers.
 
 use std::collections::HashSet;
 
@@ -57,6 +58,7 @@ pub(crate) fn weight(turns: &[TurnCommit]) -> usize {
 
 /// Commits the turns, which [`check_use`] has passed.
 pub(crate) fn commit(tx: &mut Tx<'_>, turns: &[TurnCommit]) -> Outcome<Refusable<TurnReceipt>> {
+    tx.keeps_mirror();
     let mut statements = Statements::of(tx.conn);
     let mut workers = Workers::default();
     let mut passes = Vec::with_capacity(turns.len());
@@ -77,6 +79,7 @@ pub(crate) fn commit(tx: &mut Tx<'_>, turns: &[TurnCommit]) -> Outcome<Refusable
         }
     }
     drop(statements);
+    note(tx, turns, &passes);
     let mut company_ends = false;
     for (turn, pass) in turns.iter().zip(&passes) {
         if let Pass::Apply(frame) = pass {
@@ -114,6 +117,30 @@ pub(crate) fn commit(tx: &mut Tx<'_>, turns: &[TurnCommit]) -> Outcome<Refusable
             }),
         })
         .collect())
+}
+
+/// Leaves the mirror as these turns have left the rows, which is simple for most: a turn that touches what is neither its frame nor a
+/// call that it delivers or makes empties it.
+fn note(tx: &mut Tx<'_>, turns: &[TurnCommit], passes: &[Pass]) {
+    let mut is_simple = true;
+    for (turn, pass) in turns.iter().zip(passes) {
+        let Pass::Apply(frame) = pass else { continue };
+        for delivery in &turn.delivered {
+            tx.mirror.forget_call(delivery.child);
+        }
+        match turn.next {
+            FrameNext::Suspended => tx.mirror.note_frame(turn.frame, frame.row(turn)),
+            FrameNext::Completed(_) | FrameNext::Failed(_) => {
+                tx.mirror.forget_frame(turn.frame);
+                is_simple &= frame.parent.is_none() && !frame.has_outstanding();
+            }
+            FrameNext::Blocked(_) | FrameNext::Cancelled => is_simple = false,
+        }
+        is_simple &= turn.dropped.is_empty();
+    }
+    if !is_simple {
+        tx.mirror.forget_all();
+    }
 }
 
 /// A timer that its own worker saw fire.
@@ -267,7 +294,7 @@ fn move_frame(
         no: frame.no,
         parent: frame.parent,
         run: frame.run.as_str(),
-        outstanding: frame.made > frame.delivered + frame.dropped,
+        outstanding: frame.has_outstanding(),
     };
     if frame_ended(tx, ended, end, turn.time)?
         && let Some(parent) = frame.parent

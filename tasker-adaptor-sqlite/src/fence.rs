@@ -1,7 +1,7 @@
 //! The fence of a turn: whether it may be committed, read before anything is written.
 //!
-//! A frame is read with the first call that its turn delivers, by the numbers that the writer remembers or else by ids; further ones by
-//! their places in the frame, all at once where these lie close together.
+//! A row that the writer's [mirror](crate::mirror) has is not read. Else a frame is read with the first call that its turn delivers, by
+//! the numbers that the writer remembers or by ids; further ones by their places in the frame, all at once where these lie close together.
 
 use std::collections::HashSet;
 
@@ -15,6 +15,7 @@ use crate::cached::Cached as _;
 use crate::columns::{HasKey, Key};
 use crate::fault::Outcome;
 use crate::hot::{Hot, Statements};
+use crate::mirror::FrameRow;
 use crate::tree::live;
 use crate::writer::Tx;
 
@@ -48,6 +49,7 @@ pub(crate) struct Frame {
 }
 
 /// A delivered child, as its fence read it.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Child {
     pub(crate) no: i64,
     pub(crate) settles: bool,
@@ -81,28 +83,28 @@ pub(crate) fn fence(
     let Some(worker) = workers.live(tx, turn.lease.worker)? else {
         return Ok(Pass::Refused(CommitRefused::LeaseLost));
     };
-    let Some(found) = find(tx, statements, turn, worker)? else {
+    let Some((row, first)) = find(tx, statements, turn, worker)? else {
         return Ok(Pass::Refused(CommitRefused::Gone));
     };
-    let (mut frame, number) = (found.frame, found.turn);
-    let same_epoch = found.epoch == turn.lease.epoch.0;
+    let same_epoch = row.epoch == turn.lease.epoch.0;
     let applied = if matches!(turn.next, FrameNext::Blocked(_)) {
-        number == turn.turn.0
-            && (frame.status == StackStatus::Blocked || frame.status.is_terminal())
+        row.turn == turn.turn.0 && (row.status == StackStatus::Blocked || row.status.is_terminal())
     } else {
-        number == turn.turn.0 + 1
+        row.turn == turn.turn.0 + 1
     };
     if same_epoch && applied {
-        return Ok(Pass::Already(frame.status));
+        return Ok(Pass::Already(row.status));
     }
-    if frame.status.is_terminal() {
+    if row.status.is_terminal() {
         return Ok(Pass::Refused(CommitRefused::Ended));
     }
-    if number != turn.turn.0 || !same_epoch || found.owner != Some(worker) {
+    if row.turn != turn.turn.0 || !same_epoch || row.owner != Some(worker) {
         return Ok(Pass::Refused(CommitRefused::Superseded));
     }
-    if let Some(refused) = fence_deliveries(statements, turn, found.first, &mut frame)? {
-        return Ok(Pass::Refused(refused));
+    let mut frame = Frame::of(row, turn, worker);
+    match fence_deliveries(tx, statements, turn, first, &frame)? {
+        Ok(deliveries) => frame.deliveries = deliveries,
+        Err(refused) => return Ok(Pass::Refused(refused)),
     }
     if matches!(turn.next, FrameNext::Suspended) && !leaves_something(tx, turn, &frame)? {
         return Ok(Pass::Refused(CommitRefused::SuspendedOnNothing));
@@ -110,23 +112,79 @@ pub(crate) fn fence(
     Ok(Pass::Apply(frame))
 }
 
-/// The frame of a turn as it stands in its row.
-struct Found {
-    frame: Frame,
-    owner: Option<i64>,
-    epoch: u32,
-    turn: u32,
-    /// The first delivered child where it was read as well, and is as the turn says.
-    first: Option<Child>,
+impl Frame {
+    /// A frame before its turn.
+    fn of(row: FrameRow, turn: &TurnCommit, worker: i64) -> Self {
+        Self {
+            no: row.no,
+            worker,
+            key: turn.frame.key(),
+            run: turn.task_run.key(),
+            parent: row.parent,
+            depth: row.depth,
+            priority: row.priority,
+            made: row.made,
+            delivered: row.delivered,
+            dropped: row.dropped,
+            status: row.status,
+            deliveries: Vec::new(),
+            made_open: 0,
+            run_cancelled: false,
+        }
+    }
+
+    /// Some child may be neither delivered nor given up.
+    pub(crate) const fn has_outstanding(&self) -> bool {
+        self.made > self.delivered + self.dropped
+    }
+
+    /// Its row after its turn.
+    pub(crate) fn row(&self, turn: &TurnCommit) -> FrameRow {
+        FrameRow {
+            no: self.no,
+            run: turn.task_run,
+            status: self.status,
+            owner: Some(self.worker),
+            epoch: turn.lease.epoch.0,
+            turn: turn.turn.0 + 1,
+            made: self.made,
+            delivered: self.delivered,
+            dropped: self.dropped,
+            parent: self.parent,
+            depth: self.depth,
+            priority: self.priority,
+        }
+    }
 }
 
-/// By the numbers that this writer remembers, or else by ids.
+/// The frame as it stands in its row, and the first delivered child if that was read with it and is as the turn says.
 fn find(
     tx: &mut Tx<'_>,
     statements: &mut Statements<'_>,
     turn: &TurnCommit,
     worker: i64,
-) -> Outcome<Option<Found>> {
+) -> Outcome<Option<(FrameRow, Option<Child>)>> {
+    if let Some(row) = tx.mirror.frame(turn.frame, turn.task_run)
+        && row.owner == Some(worker)
+        && (row.epoch, row.turn) == (turn.lease.epoch.0, turn.turn.0)
+    {
+        debug_assert_eq!(
+            read(tx, statements, turn, worker)?.map(|(row, _)| row),
+            Some(row),
+            "a row is not as the mirror has it"
+        );
+        return Ok(Some((row, None)));
+    }
+    read(tx, statements, turn, worker)
+}
+
+/// By the numbers that this writer remembers, or else by ids.
+fn read(
+    tx: &mut Tx<'_>,
+    statements: &mut Statements<'_>,
+    turn: &TurnCommit,
+    worker: i64,
+) -> Outcome<Option<(FrameRow, Option<Child>)>> {
     let (frame, run) = (turn.frame.key(), turn.task_run.key());
     let first = turn.delivered.first();
     let (seq, child) = (
@@ -139,7 +197,7 @@ fn find(
             .hot(Hot::FrameAt)?
             .query((no, frame, run, child_no, seq, child))?;
         if let Some(row) = rows.next()? {
-            return found(row, turn, frame, run, worker).map(Some);
+            return frame_and_child(row, turn, worker).map(Some);
         }
     }
     let mut rows = statements
@@ -148,60 +206,79 @@ fn find(
     let Some(row) = rows.next()? else {
         return Ok(None);
     };
-    let found = found(row, turn, frame, run, worker)?;
-    tx.numbers.note(turn.frame, found.frame.no);
+    let found = frame_and_child(row, turn, worker)?;
+    tx.numbers.note(turn.frame, found.0.no);
     Ok(Some(found))
 }
 
 /// A row of [`Hot::Frame`] or [`Hot::FrameAt`].
-fn found(row: &Row<'_>, turn: &TurnCommit, key: Key, run: Key, worker: i64) -> Outcome<Found> {
+fn frame_and_child(
+    row: &Row<'_>,
+    turn: &TurnCommit,
+    worker: i64,
+) -> Outcome<(FrameRow, Option<Child>)> {
     let status: StackStatus = row
         .get_ref(1)?
         .as_str()
         .map_err(rusqlite::Error::from)?
         .parse()?;
-    Ok(Found {
-        frame: Frame {
-            no: row.get(0)?,
-            worker,
-            key,
-            run,
-            parent: row.get(8)?,
-            depth: row.get(9)?,
-            priority: row.get(10)?,
-            made: row.get(5)?,
-            delivered: row.get(6)?,
-            dropped: row.get(7)?,
-            status,
-            deliveries: Vec::with_capacity(turn.delivered.len()),
-            made_open: 0,
-            run_cancelled: false,
-        },
+    let frame = FrameRow {
+        no: row.get(0)?,
+        run: turn.task_run,
+        status,
         owner: row.get(2)?,
         epoch: row.get(3)?,
         turn: row.get(4)?,
-        first: match turn.delivered.first() {
-            Some(delivery) => delivered_child(row, CHILD_OF_FRAME, delivery, worker)?,
-            None => None,
-        },
-    })
+        made: row.get(5)?,
+        delivered: row.get(6)?,
+        dropped: row.get(7)?,
+        parent: row.get(8)?,
+        depth: row.get(9)?,
+        priority: row.get(10)?,
+    };
+    let first = match turn.delivered.first() {
+        Some(delivery) => delivered_child(row, CHILD_OF_FRAME, delivery, worker)?,
+        None => None,
+    };
+    Ok((frame, first))
 }
 
-/// `first` is the first delivered child, if it was read with the frame.
+/// The delivered children; `first` is the first of them, if it was read with the frame.
 fn fence_deliveries(
+    tx: &Tx<'_>,
+    statements: &mut Statements<'_>,
+    turn: &TurnCommit,
+    first: Option<Child>,
+    frame: &Frame,
+) -> Outcome<Result<Vec<Child>, CommitRefused>> {
+    if first.is_none()
+        && let Some(known) = known_calls(tx, turn, frame)
+    {
+        debug_assert_eq!(
+            read_deliveries(statements, turn, None, frame)?.as_ref(),
+            Ok(&known),
+            "a call is not as the mirror has it"
+        );
+        return Ok(Ok(known));
+    }
+    read_deliveries(statements, turn, first, frame)
+}
+
+fn read_deliveries(
     statements: &mut Statements<'_>,
     turn: &TurnCommit,
     mut first: Option<Child>,
-    frame: &mut Frame,
-) -> Outcome<Option<CommitRefused>> {
+    frame: &Frame,
+) -> Outcome<Result<Vec<Child>, CommitRefused>> {
     if let Some(range) = Range::of(&turn.delivered) {
-        return fence_range(statements, turn, range, frame);
+        return read_range(statements, turn, range, frame);
     }
+    let mut children = Vec::with_capacity(turn.delivered.len());
     let mut seen = HashSet::new();
     for delivery in &turn.delivered {
-        let stale = Some(CommitRefused::Stale { seq: delivery.seq });
+        let stale = CommitRefused::Stale { seq: delivery.seq };
         if turn.delivered.len() > 1 && !seen.insert(delivery.child) {
-            return Ok(stale);
+            return Ok(Err(stale));
         }
         let child = if let Some(first) = first.take() {
             Some(first)
@@ -214,11 +291,27 @@ fn fence_deliveries(
             }
         };
         match child {
-            Some(child) => frame.deliveries.push(child),
-            None => return Ok(stale),
+            Some(child) => children.push(child),
+            None => return Ok(Err(stale)),
         }
     }
-    Ok(None)
+    Ok(Ok(children))
+}
+
+/// The delivered children, if all are calls that are known to be under way.
+fn known_calls(tx: &Tx<'_>, turn: &TurnCommit, frame: &Frame) -> Option<Vec<Child>> {
+    let mut seen = HashSet::new();
+    turn.delivered
+        .iter()
+        .map(|delivery| {
+            let call = tx.mirror.call(delivery.child)?;
+            let is_new = turn.delivered.len() == 1 || seen.insert(call.no);
+            (is_new && call.is(delivery, frame.no, frame.worker)).then_some(Child {
+                no: call.no,
+                settles: true,
+            })
+        })
+        .collect()
 }
 
 /// Places of children in their frame that lie close together: one statement reads them all.
@@ -250,13 +343,13 @@ impl Range {
     }
 }
 
-/// As [`fence_deliveries`], for those in a range.
-fn fence_range(
+/// As [`read_deliveries`], for those in a range.
+fn read_range(
     statements: &mut Statements<'_>,
     turn: &TurnCommit,
     range: Range,
-    frame: &mut Frame,
-) -> Outcome<Option<CommitRefused>> {
+    frame: &Frame,
+) -> Outcome<Result<Vec<Child>, CommitRefused>> {
     let mut wanted = vec![None; range.place(range.last) + 1];
     for delivery in &turn.delivered {
         wanted[range.place(delivery.seq.0)] = Some(delivery);
@@ -276,14 +369,12 @@ fn fence_range(
             read[place] = delivered_child(row, 0, delivery, frame.worker)?;
         }
     }
-    for delivery in &turn.delivered {
-        // Taken: of two at one place the second is stale, whichever of them was read.
-        match read[range.place(delivery.seq.0)].take() {
-            Some(child) => frame.deliveries.push(child),
-            None => return Ok(Some(CommitRefused::Stale { seq: delivery.seq })),
-        }
-    }
-    Ok(None)
+    // Taken: of two at one place the second is stale, whichever of them was read.
+    let children = turn.delivered.iter().map(|delivery| {
+        let child = read[range.place(delivery.seq.0)].take();
+        child.ok_or(CommitRefused::Stale { seq: delivery.seq })
+    });
+    Ok(children.collect())
 }
 
 /// The child as the turn says it is, or `None`; its columns begin at `at`.

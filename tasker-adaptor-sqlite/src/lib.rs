@@ -32,6 +32,7 @@ mod leases;
 mod log_file;
 mod maintenance;
 mod make;
+mod mirror;
 mod numbers;
 mod options;
 #[cfg(test)]

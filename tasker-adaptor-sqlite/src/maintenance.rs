@@ -38,6 +38,7 @@ impl Workers for SqliteStorage {
         self.inner
             .writer
             .write(Urgency::First, 1, move |tx| {
+                tx.keeps_mirror();
                 heartbeat(tx, worker, now, lease_ms)
             })
             .await

@@ -13,6 +13,7 @@ use crate::columns::{HasKey, Key};
 use crate::fault::{Fault, Outcome};
 use crate::fence::Frame;
 use crate::hot::{CALLS_AT_ONCE, Hot, Statements};
+use crate::mirror::CallRow;
 use crate::writer::Tx;
 
 /// Makes one child; a call waits for others in `calls`.
@@ -169,8 +170,16 @@ fn insert(tx: &mut Tx<'_>, statement: &mut Statement<'_>, calls: &[Call<'_>]) ->
     let last = tx.conn.last_insert_rowid();
     for (no, call) in (1..=last).rev().zip(calls.iter().rev()) {
         // Whoever claims an offered one notes its number.
-        if call.owner.is_some() {
+        if let Some(owner) = call.owner {
+            let row = CallRow {
+                no,
+                parent: call.parent,
+                seq: call.seq,
+                owner,
+                epoch: 1,
+            };
             tx.numbers.note(call.id, no);
+            tx.mirror.note_call(call.id, row);
         }
     }
     Ok(())

@@ -33,6 +33,7 @@ impl RunStore for SqliteStorage {
         now: Timestamp,
     ) -> Result<Vec<Result<Submitted, StorageError>>, StorageError> {
         self.write(2 * runs.len(), move |tx| {
+            tx.keeps_mirror();
             let mut answers = Vec::with_capacity(runs.len());
             for new in &runs {
                 match submit(tx.conn, new, now) {

@@ -22,6 +22,7 @@ use crate::connection::open_writer;
 use crate::fault::{BACKEND, Fault, Outcome, closed};
 use crate::gathering::gather;
 use crate::log_file::{LogFile, Touched};
+use crate::mirror::{Mirror, data_version};
 use crate::numbers::Numbers;
 use crate::options::{Options, Synchronous};
 
@@ -34,7 +35,10 @@ pub(crate) struct Tx<'c> {
     pub(crate) conn: &'c Connection,
     /// Of rows, for who looks one up.
     pub(crate) numbers: &'c mut Numbers,
+    /// Rows as they are, as far as they are known.
+    pub(crate) mirror: &'c mut Mirror,
     hints: &'c mut Hints,
+    keeps_mirror: bool,
 }
 
 /// Hints that leave after COMMIT.
@@ -45,6 +49,11 @@ struct Hints {
 }
 
 impl Tx<'_> {
+    /// The operation sees to it that [`Tx::mirror`] is true when it ends. That of any other is emptied.
+    pub(crate) fn keeps_mirror(&mut self) {
+        self.keeps_mirror = true;
+    }
+
     /// Tells watchers, after COMMIT, that something became claimable or was woken.
     pub(crate) fn hint_work(&mut self) {
         self.hints.work = true;
@@ -168,6 +177,7 @@ impl Writer {
             hints,
             connection: None,
             numbers: Numbers::default(),
+            mirror: Mirror::default(),
             seen_version: None,
             seen_log: None,
             looks_to_do: 0,
@@ -263,6 +273,7 @@ struct Worker {
     hints: broadcast::Sender<Hint>,
     connection: Option<Connection>,
     numbers: Numbers,
+    mirror: Mirror,
     log: LogFile,
     /// `PRAGMA data_version` at the last look: changes with commits of other connections, not with ours.
     seen_version: Option<i64>,
@@ -468,20 +479,27 @@ impl Worker {
             return (Attempt::NotBegun(fault), keep);
         }
         self.log.make_room();
+        self.mirror.follow(connection);
         let mut hints = Hints::default();
         for job in &mut *batch {
             let mut tx = Tx {
                 conn: connection,
                 numbers: &mut self.numbers,
+                mirror: &mut self.mirror,
                 hints: &mut hints,
+                keeps_mirror: false,
             };
-            if let Ran::Failed { spoils_connection } = job.run(&mut tx) {
-                roll_back(connection);
+            let ran = job.run(&mut tx);
+            if !tx.keeps_mirror {
+                tx.mirror.forget_all();
+            }
+            if let Ran::Failed { spoils_connection } = ran {
+                self.roll_back(connection);
                 return (Attempt::OneFailed, !spoils_connection);
             }
         }
         if let Err(error) = self.commit(connection) {
-            roll_back(connection);
+            self.roll_back(connection);
             let full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
             let fault = Fault::Sql(error);
             let keep = !fault.spoils_connection();
@@ -501,6 +519,16 @@ impl Worker {
             }
         }
         (Attempt::Committed, true)
+    }
+
+    /// SQLite may have rolled back by itself (a full disk does that), then there is nothing to do.
+    fn roll_back(&mut self, connection: &Connection) {
+        self.mirror.forget_all();
+        if !connection.is_autocommit()
+            && let Err(error) = execute(connection, "ROLLBACK")
+        {
+            tracing::warn!(%error, "a failed transaction could not be rolled back");
+        }
     }
 
     fn commit(&self, connection: &Connection) -> Result<(), rusqlite::Error> {
@@ -544,11 +572,10 @@ impl Worker {
         let Some(connection) = &self.connection else {
             return false;
         };
-        let version = connection
-            .cached("PRAGMA data_version")
-            .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)));
         // Busy or damaged: the next write reports it, and the next look comes soon.
-        let Ok(version) = version else { return false };
+        let Ok(version) = data_version(connection) else {
+            return false;
+        };
         let other = self.seen_version.replace(version) != Some(version);
         if other {
             let _ = self.hints.send(Hint::Any);
@@ -571,15 +598,6 @@ enum Attempt {
 
 fn execute(connection: &Connection, sql: &str) -> Result<(), rusqlite::Error> {
     connection.cached(sql)?.execute([]).map(|_| ())
-}
-
-/// SQLite may have rolled back by itself (a full disk does that), then there is nothing to do.
-fn roll_back(connection: &Connection) {
-    if !connection.is_autocommit()
-        && let Err(error) = execute(connection, "ROLLBACK")
-    {
-        tracing::warn!(%error, "a failed transaction could not be rolled back");
-    }
 }
 
 /// The same error for each operation of a transaction.
