@@ -57,6 +57,18 @@ impl Json {
         serde_json::from_str(self.text()).map_err(InvalidJson)
     }
 
+    /// The elements of an array, each as the exact text that it has there.
+    ///
+    /// # Errors
+    /// When it is no array.
+    pub fn elements(&self) -> Result<Vec<Self>, InvalidJson> {
+        let elements: Vec<&RawValue> = serde_json::from_str(self.text()).map_err(InvalidJson)?;
+        Ok(elements
+            .into_iter()
+            .map(|raw| Self(raw.get().into()))
+            .collect())
+    }
+
     /// The text, exactly as written.
     pub fn text(&self) -> &str {
         &self.0
@@ -135,6 +147,27 @@ mod tests {
     fn a_writer_that_writes_no_json_is_noticed() {
         // What a release build keeps is still refused where it would be put into other JSON.
         assert!(serde_json::to_string(&[Json::written("1,2")]).is_err());
+    }
+
+    #[test]
+    fn elements_of_an_array_have_their_text() {
+        let texts = |text: &str| {
+            let elements = Json::parse(text).unwrap().elements().ok()?;
+            Some(
+                elements
+                    .iter()
+                    .map(|json| json.text().to_owned())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(texts("[]").unwrap(), [""; 0]);
+        assert_eq!(
+            texts(r#"[ {"b" : 1.0} ,"\ud800", -0,[[ ]]]"#).unwrap(),
+            [r#"{"b" : 1.0}"#, r#""\ud800""#, "-0", "[[ ]]"]
+        );
+        for text in ["{}", "1", "null", r#""[]""#] {
+            assert_eq!(texts(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -342,6 +342,10 @@ impl Attempt {
             Err(error) => return refused(ServiceError::validation(error)),
         };
         let log = CallLog::default();
+        let (id, mut key) = (
+            asking.id.as_uuid().hyphenated(),
+            uuid::Uuid::encode_buffer(),
+        );
         let call = ServiceCall {
             service: asking.service.as_str().into(),
             chain: chain.into(),
@@ -349,7 +353,7 @@ impl Attempt {
             task_run: Some(asking.run),
             stack_run: Some(asking.id),
             attempt: asking.attempt,
-            idempotency_key: asking.id.to_string().into(),
+            idempotency_key: Arc::from(&*id.encode_lower(&mut key)),
             correlation_id: asking.context.correlation_id.as_deref().map(Arc::from),
             traceparent: asking.context.traceparent.as_deref().map(Arc::from),
             deadline,
@@ -499,7 +503,7 @@ async fn read_code_of(
 fn no_such_task(shared: &Shared, asking: &Asking) -> ServiceError {
     let name: String = asking
         .args
-        .to::<Vec<Json>>()
+        .elements()
         .ok()
         .and_then(|args| args.first().and_then(|name| name.to().ok()))
         .unwrap_or_default();

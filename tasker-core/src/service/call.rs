@@ -1,5 +1,6 @@
 //! A question to a service.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -70,6 +71,17 @@ pub struct ServiceCall {
     pub(crate) depth: u32,
 }
 
+/// The names of all links, with dots between them.
+pub(crate) fn dotted(chain: &[Link]) -> Cow<'_, str> {
+    match chain {
+        [only] => only.name.as_str().into(),
+        links => {
+            let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+            names.join(".").into()
+        }
+    }
+}
+
 impl ServiceCall {
     /// A call as a test of a proxy makes it: `ServiceCall::test("keystore", "getKey", args)`.
     pub fn test(service: &str, method: &str, args: Vec<Json>) -> Self {
@@ -109,14 +121,7 @@ impl ServiceCall {
 
     /// Dotted method: the names of all links.
     pub fn method(&self) -> String {
-        let mut method = String::new();
-        for link in &*self.chain {
-            if !method.is_empty() {
-                method.push('.');
-            }
-            method.push_str(&link.name);
-        }
-        method
+        dotted(&self.chain).into_owned()
     }
 
     /// Arguments of the last link.

@@ -54,14 +54,17 @@ pub fn links(path: &str, args: &Json) -> Result<Vec<Link>, ChainError> {
         args: args.text().chars().take(200).collect(),
     };
     if !is_chain(path) {
-        let args: Vec<Json> = args.to().map_err(|_| refused("an array"))?;
+        let args = args.elements().map_err(|_| refused("an array"))?;
         let mut links: Vec<Link> = path.split('.').map(Link::through).collect();
         if let Some(last) = links.last_mut() {
             last.args = Some(args);
         }
         return Ok(links);
     }
-    let arrays: Vec<Vec<Json>> = args.to().map_err(|_| refused("an array of arrays"))?;
+    let arrays: Result<Vec<Vec<Json>>, _> = args
+        .elements()
+        .and_then(|arrays| arrays.iter().map(Json::elements).collect());
+    let arrays = arrays.map_err(|_| refused("an array of arrays"))?;
     let count = arrays.len();
     let mut arrays = arrays.into_iter();
     let mut links = Vec::new();

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use tasker_adaptor::{Json, TaskName, Timestamp};
 use tokio_util::sync::CancellationToken;
 
+use super::call::dotted;
 use super::call_log::CallLog;
 use super::chain;
 use super::{
@@ -260,7 +261,8 @@ impl Services {
     /// `INTERNAL_ERROR` when the proxy panics.
     pub async fn invoke(&self, call: ServiceCall) -> Result<Json, ServiceError> {
         let registered = self.find(&call.service)?;
-        let method = call.method();
+        let chain = Arc::clone(&call.chain);
+        let method = dotted(&chain);
         registered.check_method(&call.service, &method)?;
         match self.fallback(registered, &method) {
             None => self.ask(registered, call, &method).await,

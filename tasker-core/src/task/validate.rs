@@ -57,7 +57,7 @@ fn check(shape: &Shape, value: &Json, path: &str, faults: &mut Vec<String>) {
         Kind::String => first == b'"',
         Kind::DateTime => first == b'"' && is_date(value),
         Kind::Enum(values) => values.iter().any(|one| same_literal(one, value)),
-        Kind::Array(items) => match value.to::<Vec<Json>>() {
+        Kind::Array(items) => match value.elements() {
             Ok(found) if first == b'[' => {
                 for (index, item) in found.iter().enumerate() {
                     check(items, item, &format!("{path}[{index}]"), faults);

@@ -584,7 +584,7 @@ impl FrameHost {
 
 /// `tools.tasks.execute(name, input)` from its argument text.
 fn task_of(ctx: Ctx<'_>, args: &Json) -> Result<Made, Thrown> {
-    let args: Vec<Json> = args.to().unwrap_or_default();
+    let args = args.elements().unwrap_or_default();
     let name = args.first().and_then(|name| name.to::<String>().ok());
     match name {
         Some(name) if !name.is_empty() => Ok(Made::Task {

@@ -367,7 +367,7 @@ fn values(value: &Json, repeated: bool) -> Option<Vec<String>> {
     match value.text().as_bytes() {
         [b'"', ..] => Some(vec![value.to().ok()?]),
         [b'[', ..] if repeated => {
-            let items: Vec<Json> = value.to().ok()?;
+            let items = value.elements().ok()?;
             let items = items.iter().map(|item| match item.text().as_bytes() {
                 [b'[' | b'{' | b'n', ..] => None,
                 _ => values(item, false)?.pop(),

@@ -84,7 +84,7 @@ impl<'a> Args<'a> {
                 self.wrong("a value holds half a surrogate pair, which no database text can")
             }),
             [b'[', ..] => {
-                let items: Vec<Json> = value.to().map_err(ServiceError::internal)?;
+                let items = value.elements().map_err(ServiceError::internal)?;
                 let items: Result<Vec<String>, ServiceError> = items
                     .iter()
                     .map(|item| match item.text() {

@@ -198,7 +198,7 @@ struct OrderOptions {
 
 /// The values of `in.(…)`: each once, in quotes where a letter of the list's own grammar is in them.
 fn listed(args: &Args<'_>, list: &Json) -> Result<String, ServiceError> {
-    let items: Vec<Json> = list.to().map_err(ServiceError::internal)?;
+    let items = list.elements().map_err(ServiceError::internal)?;
     let mut seen: Vec<(bool, String)> = Vec::new();
     for item in &items {
         let entry = (item.text().starts_with('"'), args.plain(item)?);

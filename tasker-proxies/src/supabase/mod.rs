@@ -273,7 +273,7 @@ fn done(query: &Query, request: &HttpRequest, answer: &HttpAnswer) -> Result<Jso
     if !query.maybe_single {
         return result(&Ok(data), count, status, reason(answer));
     }
-    let Ok(rows) = data.to::<Vec<Json>>() else {
+    let Ok(rows) = data.elements() else {
         return result(&Ok(data), count, status, reason(answer));
     };
     match <[Json; 1]>::try_from(rows) {

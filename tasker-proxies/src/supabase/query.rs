@@ -307,7 +307,7 @@ fn holds_object(value: &Json) -> bool {
     match value.text().as_bytes() {
         [b'{', ..] => true,
         [b'[', ..] => value
-            .to::<Vec<Json>>()
+            .elements()
             .is_ok_and(|items| items.iter().any(holds_object)),
         _ => false,
     }

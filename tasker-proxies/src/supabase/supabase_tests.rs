@@ -24,7 +24,7 @@ fn service(server: &Server) -> Supabase {
 
 fn call(chain: &[(&str, &str)]) -> ServiceCall {
     let links = chain.iter().map(|(name, args)| {
-        let args: Vec<Json> = Json::parse(*args).unwrap().to().unwrap();
+        let args = Json::parse(*args).unwrap().elements().unwrap();
         Link::called(*name, args)
     });
     ServiceCall::test_chain("supabase", links.collect())
