@@ -35,6 +35,7 @@ mod callbacks;
 mod context;
 mod heap;
 mod keys;
+mod shapes;
 mod template;
 mod value;
 
@@ -46,6 +47,8 @@ use heap::Heap;
 #[cfg(feature = "process-wall")]
 pub(crate) use heap::when_out_of_memory;
 use keys::KnownKeys;
+use shapes::HeldShapes;
+pub(super) use shapes::KeyOrder;
 pub(super) use template::{Plan, Template};
 pub(super) use value::{Key, Value};
 
@@ -138,6 +141,8 @@ struct Shared {
     to_json: Cell<qjs::JSAtom>,
     /// Keys of the objects that were read last.
     known_keys: RefCell<KnownKeys>,
+    /// Shapes of objects that came again.
+    shapes: RefCell<HeldShapes>,
 }
 
 impl Shared {
@@ -158,6 +163,7 @@ impl Shared {
             scratch: RefCell::default(),
             to_json: Cell::new(NO_ATOM),
             known_keys: RefCell::default(),
+            shapes: RefCell::default(),
         }
     }
 }

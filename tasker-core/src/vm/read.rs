@@ -5,7 +5,7 @@
 //! compares them over many texts): of two members of one name the last wins in the place of the first, `__proto__` is a member like
 //! any other. Members are defined, never set, so nothing of the task is asked or run.
 
-use super::raw::{Ctx, Key, Thrown, Value};
+use super::raw::{Ctx, Key, KeyOrder, Thrown, Value};
 
 /// Deeper texts are QuickJS's, which looks at the room that the stack has.
 const MAX_DEPTH: u32 = 128;
@@ -155,14 +155,19 @@ impl<'r> Reader<'r, '_> {
         if self.pass(b'}') {
             return Ok(object);
         }
+        let mut order = KeyOrder::default();
         loop {
             self.expect(b'"')?;
             let key = self.string(Key::of_text)?;
             self.expect(b':')?;
             let member = self.value()?;
             object.define(&key, member)?;
+            order.push(&key);
             if !self.pass(b',') {
                 self.expect(b'}')?;
+                if self.ctx.wants_shapes(order) {
+                    self.ctx.hold_shapes(order, &object.keys()?)?;
+                }
                 return Ok(object);
             }
         }

@@ -29,8 +29,11 @@ fn run<'r>(ctx: Ctx<'r>, source: &str) -> Value<'r> {
     ctx.run_script(&code.into()).unwrap()
 }
 
+/// As a frame has it, without limits.
 fn runtime() -> Runtime {
-    realm::realm(&Arc::default(), With::Nothing).0
+    let (runtime, _host) = realm::realm(&Arc::default(), With::Nothing);
+    runtime.arm(usize::MAX, 1 << 20);
+    runtime
 }
 
 /// Both readers of one realm, as it was before the test did anything to it.

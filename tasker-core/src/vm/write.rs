@@ -9,7 +9,7 @@ use std::io::Write as _;
 
 use tasker_adaptor::Json;
 
-use super::raw::{Args, Ctx, Key, Kind, Thrown, Value};
+use super::raw::{Args, Ctx, Key, KeyOrder, Kind, Thrown, Value};
 
 /// Class numbers of QuickJS for wrapper objects; `tests` checks them against the engine in use.
 const CLASS_NUMBER: u32 = 4;
@@ -361,11 +361,19 @@ impl<'r> Writer<'r> {
     ) -> Result<(), WriteError> {
         self.out.push(b'{');
         let mut first = true;
-        for (index, key) in value.keys()?.into_iter().enumerate() {
+        let keys = value.keys()?;
+        let mut order = KeyOrder::default();
+        for key in &keys {
+            order.push(key);
+        }
+        if !keys.is_empty() && self.ctx.wants_shapes(order) {
+            self.ctx.hold_shapes(order, &keys)?;
+        }
+        for (index, key) in keys.iter().enumerate() {
             if index % 4_096 == 4_095 && self.ctx.tick() {
                 return Err(WriteError::Thrown);
             }
-            let member = value.get_key(&key)?;
+            let member = value.get_key(key)?;
             if matches!(member.kind(), Kind::Undefined | Kind::Symbol) {
                 continue;
             }
@@ -374,7 +382,7 @@ impl<'r> Writer<'r> {
                 self.out.push(b',');
             }
             let start = self.out.len();
-            self.key(&key)?;
+            self.key(key)?;
             let end = self.out.len();
             self.out.push(b':');
             self.path.push(Part::Key(start, end));

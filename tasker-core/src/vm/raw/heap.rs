@@ -41,8 +41,8 @@ const SPARES: u32 = 4;
 
 /// Arenas that are held in all.
 const HELD: u32 = 8;
-/// What a heap must have room for that holds one, in bytes: holding one must not be what a frame fails of.
-const HELD_ROOM: usize = 256 << 10;
+/// What a heap must have room for that holds one, in bytes, or shapes ([`super::shapes`]): holding them must not be what a frame fails of.
+pub(super) const HELD_ROOM: usize = 256 << 10;
 
 /// What taking a kept block counts for, as a share of one from the system: QuickJS writes the heads of an arena's places.
 const SPARE_COUNTS: usize = 16;
@@ -306,12 +306,16 @@ impl Heap {
     /// the block is there. Asked between two turns.
     pub(super) fn take_churned(&self) -> Option<usize> {
         let place = self.churned.take();
-        let room = self.limit.get().saturating_sub(self.used.get());
-        if place == 0 || room < HELD_ROOM || self.churns.get() == HELD {
+        if place == 0 || !self.has_room_to_hold() || self.churns.get() == HELD {
             return None;
         }
         self.churns.set(self.churns.get() + 1);
         Some(place - arena::PLACE_HEADER)
+    }
+
+    /// Whether there is room for what is held only because it saves work.
+    pub(super) fn has_room_to_hold(&self) -> bool {
+        self.limit.get().saturating_sub(self.used.get()) >= HELD_ROOM
     }
 
     /// What an allocation of this size counts for as work, in bytes.

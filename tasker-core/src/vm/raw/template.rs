@@ -405,6 +405,16 @@ impl Runtime {
         }
     }
 
+    /// How many shapes there are: of objects, and those that are held.
+    pub(in crate::vm) fn shapes(&self) -> i64 {
+        // SAFETY: the runtime is live and on its thread (A, B); numbers are written, for all of which zero is a value.
+        unsafe {
+            let mut usage = std::mem::zeroed::<qjs::JSMemoryUsage>();
+            qjs::JS_ComputeMemoryUsage(self.shared().rt.get(), &raw mut usage);
+            usage.shape_count
+        }
+    }
+
     /// Frees everything as QuickJS does it, which walks all that there is; the bytes that are left.
     pub(in crate::vm) fn free_by_quickjs(self) -> usize {
         let shared = self.shared();

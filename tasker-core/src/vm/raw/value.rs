@@ -434,7 +434,7 @@ impl Ctx<'_> {
 
 /// A property key.
 pub(in crate::vm) struct Key<'r> {
-    atom: qjs::JSAtom,
+    pub(super) atom: qjs::JSAtom,
     ctx: Ctx<'r>,
 }
 
