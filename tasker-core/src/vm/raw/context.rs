@@ -148,6 +148,16 @@ impl<'r> Ctx<'r> {
         unsafe { self.check(qjs::JS_NewObject(self.raw.as_ptr())) }
     }
 
+    /// An empty object of the prototype that this function has.
+    pub(super) fn object_like(self, function: &Value<'r>) -> Result<Value<'r>, Thrown> {
+        self.assert_same(function);
+        // SAFETY: a live function, no proxy, whose prototype is an object or null: what objects are made of.
+        unsafe {
+            let proto = self.check(qjs::JS_GetPrototype(self.raw.as_ptr(), function.raw))?;
+            self.check(qjs::JS_NewObjectProto(self.raw.as_ptr(), proto.raw))
+        }
+    }
+
     /// An array of these values, made at once.
     pub(in crate::vm) fn array_of(
         self,
@@ -190,7 +200,9 @@ impl<'r> Ctx<'r> {
                 self.raw.as_ptr(),
                 functions.as_mut_ptr(),
             ))?;
-            Ok((promise, self.own(functions[0]), self.own(functions[1])))
+            let (resolve, reject) = (self.own(functions[0]), self.own(functions[1]));
+            self.note_settling(&resolve)?;
+            Ok((promise, resolve, reject))
         }
     }
 

@@ -5,13 +5,16 @@
 //! key by key, and so is the literal of the arguments. Where keys came twice in one order, an empty object, one of the first key, one of
 //! the first two and so on are kept, as long as the frame is in memory.
 //!
+//! The two functions that settle a promise have shapes too, which come and go with each call that is awaited: they are held from a frame's
+//! second promise on.
+//!
 //! What they take is memory of the frame, and bounded: [`HELD`] orders of [`KEYS`] keys take some 11 KB, for which a heap grows by five
 //! or six arenas of 4 KB. A frame whose limit is near holds none.
 //!
 //! Invariants: they are of a frame, never of a realm that is copied · which ones there are follows from what was read and written, so that
 //! a replay has the same ones · nothing of the task is asked or run when they are made.
 
-use super::{Ctx, Kept, Key, Thrown};
+use super::{Ctx, Kept, Key, Thrown, Value};
 
 /// Orders that are held at one time, which is until the frame is gone.
 const HELD: usize = 4;
@@ -30,6 +33,16 @@ pub(super) struct HeldShapes {
     next: u8,
     held: [KeyOrder; HELD],
     count: u8,
+    settling: Settling,
+}
+
+/// What is known of the functions that settle promises.
+#[derive(Clone, Copy, Debug, Default)]
+enum Settling {
+    #[default]
+    Unseen,
+    SeenOnce,
+    Held,
 }
 
 /// The keys of one object in their order, as one number. Two orders of one number are held once, and nothing else is wrong with it.
@@ -98,6 +111,37 @@ impl<'r> Ctx<'r> {
                 holder.define(key, self.undefined())?;
             }
             // Until the runtime goes.
+            let Kept(_) = self.keep(holder);
+        }
+        Ok(())
+    }
+
+    /// A promise was made that this function resolves, which nothing else has seen yet: holds the shapes of such functions the second
+    /// time.
+    pub(super) fn note_settling(self, resolve: &Value<'r>) -> Result<(), Thrown> {
+        let shapes = &self.shared.shapes;
+        let settling = shapes.borrow().settling;
+        match settling {
+            Settling::Unseen => {
+                shapes.borrow_mut().settling = Settling::SeenOnce;
+                Ok(())
+            }
+            Settling::SeenOnce if self.may_hold() => {
+                shapes.borrow_mut().settling = Settling::Held;
+                self.hold_settling(resolve)
+            }
+            Settling::SeenOnce | Settling::Held => Ok(()),
+        }
+    }
+
+    /// Objects that have the keys of a function which is not of the task, as QuickJS defines them: one of the first, one of both.
+    fn hold_settling(self, function: &Value<'r>) -> Result<(), Thrown> {
+        let keys = [Key::new(self, "length")?, Key::new(self, "name")?];
+        for keys in [&keys[..1], &keys] {
+            let holder = self.object_like(function)?;
+            for key in keys {
+                holder.define_constant(key, self.undefined())?;
+            }
             let Kept(_) = self.keep(holder);
         }
         Ok(())

@@ -127,6 +127,26 @@ fn a_realm_that_is_made_holds_nothing() {
 }
 
 #[test]
+fn shapes_of_what_settles_promises_stay() {
+    let runtime = runtime();
+    {
+        let ctx = runtime.enter();
+        // That of the frame, as which the shape of promises stays.
+        let (_of_frame, ..) = ctx.promise().unwrap();
+        let before = runtime.shapes();
+        let made_and_left = [(); 3].map(|()| {
+            let functions = ctx.promise().unwrap();
+            let made = runtime.shapes() - before;
+            drop(functions);
+            (made, runtime.shapes() - before)
+        });
+        // Those of a function with its first key and with both; that of one without is of other functions too.
+        assert_eq!(made_and_left, [(2, 2); 3]);
+    }
+    assert_eq!(runtime.free_by_quickjs(), 0);
+}
+
+#[test]
 fn an_order_is_wanted_when_it_comes_again_among_others() {
     let order = |keys: &[u32]| {
         let mut order = KeyOrder::default();

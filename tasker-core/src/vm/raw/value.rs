@@ -285,6 +285,15 @@ impl<'r> Value<'r> {
         value: Value<'r>,
         enumerable: bool,
     ) -> Result<(), Thrown> {
+        self.define_with(key, value, qjs::JS_PROP_WRITABLE | configurable(enumerable))
+    }
+
+    /// [`Value::define`]: a property like the name of a function, that may be deleted, not written, and is not enumerated.
+    pub(super) fn define_constant(&self, key: &Key<'r>, value: Value<'r>) -> Result<(), Thrown> {
+        self.define_with(key, value, configurable(false))
+    }
+
+    fn define_with(&self, key: &Key<'r>, value: Value<'r>, flags: u32) -> Result<(), Thrown> {
         self.ctx.assert_same_ctx(key.ctx);
         self.ctx.assert_same(&value);
         // SAFETY: a live value and a live atom of this runtime; the other value's count is given away.
@@ -294,7 +303,7 @@ impl<'r> Value<'r> {
                 self.raw,
                 key.atom,
                 value.into_raw(),
-                (qjs::JS_PROP_WRITABLE | configurable(enumerable)) as c_int,
+                flags as c_int,
             )
         };
         if done < 0 { Err(Thrown) } else { Ok(()) }
