@@ -39,6 +39,11 @@ const SMALLEST_ARENA: usize = 3_500;
 /// Blocks for arenas that are kept.
 const SPARES: u32 = 4;
 
+/// Arenas that a heap takes together which has so many bytes, more than twice a realm: below 64 KiB, from which on glibc looks through
+/// what it has free when a block is given back.
+const TOGETHER: u8 = 15;
+const GROWN: usize = 512 << 10;
+
 /// Arenas that are held in all.
 const HELD: u32 = 8;
 /// What a heap must have room for that holds one, in bytes, or shapes ([`super::shapes`]): holding them must not be what a frame fails of.
@@ -59,6 +64,8 @@ pub(super) struct Heap {
     /// Bytes of a place of the arena that was taken again last, once it was given back; 0: none. And how many were told of.
     churned: Cell<usize>,
     churns: Cell<u32>,
+    /// Arenas that were taken from the system, as far as [`Heap::make_room`] counts.
+    taken: Cell<u8>,
     /// In which blocks lie that are not in the ring.
     piece: OnceCell<Piece>,
 }
@@ -91,6 +98,7 @@ impl Heap {
             spares: Cell::new(0),
             churned: Cell::new(0),
             churns: Cell::new(0),
+            taken: Cell::new(0),
             piece: OnceCell::new(),
         }
     }
@@ -185,6 +193,7 @@ impl Heap {
         let zeroed = zeroed || is_building;
         // All for arenas are of one size, so that each can be any.
         let layout = if is_arena(size) && !is_building {
+            self.make_room();
             Self::layout(ARENA).unwrap_or(layout)
         } else {
             layout
@@ -211,6 +220,32 @@ impl Heap {
                 memory.byte_add(arena::PLACES).cast::<u16>().write(0);
             }
             memory.cast()
+        }
+    }
+
+    /// Before an arena is taken from the system: a heap that grows asks for room for [`TOGETHER`] at once.
+    ///
+    /// glibc makes the memory of a thread larger by one block each time, which is a system call for each arena. A block as large as many,
+    /// taken and given back at once, stays with its end, and arenas come out of it.
+    fn make_room(&self) {
+        if self.used.get() < GROWN {
+            return;
+        }
+        let taken = self.taken.get();
+        self.taken.set((taken + 1) % TOGETHER);
+        if taken > 0 {
+            return;
+        }
+        let Some(layout) = Self::layout((ARENA + 2 * HEADER) * usize::from(TOGETHER)) else {
+            return;
+        };
+        // SAFETY: the size is not zero; a block that there is is given back with its layout. It is nobody's and never written.
+        unsafe {
+            // Otherwise the compiler would leave out both.
+            let room = std::hint::black_box(std::alloc::alloc(layout));
+            if !room.is_null() {
+                std::alloc::dealloc(room, layout);
+            }
         }
     }
 
@@ -417,4 +452,30 @@ pub(super) fn is_arena(size: usize) -> bool {
 pub(super) unsafe fn usable_size(memory: *const c_void) -> usize {
     // SAFETY: by the caller's promise a header is in front.
     unsafe { (*memory.cast::<Block>().sub(1)).size - HEADER }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Also beyond [`GROWN`], from where on room is made for several.
+    #[test]
+    fn a_heap_that_grows_counts_each_arena() {
+        const COUNT: usize = 2 * GROWN / ARENA;
+        let heap = Heap::new();
+        heap.limit.set(COUNT * (ARENA + HEADER));
+        let mut taken = Vec::new();
+        for count in 1..=COUNT {
+            taken.push(heap.alloc(ARENA, false));
+            assert_eq!(heap.used.get(), count * (ARENA + HEADER));
+        }
+        assert!(!heap.refused.get() && taken.iter().all(|memory| !memory.is_null()));
+        assert!(heap.alloc(ARENA, false).is_null() && heap.refused.get());
+        for memory in taken {
+            // SAFETY: given by this heap, once.
+            unsafe { heap.free(memory) };
+        }
+        assert_eq!(heap.used.get(), 0);
+        heap.free_all();
+    }
 }
