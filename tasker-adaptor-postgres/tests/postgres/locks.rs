@@ -275,3 +275,53 @@ async fn p8_completers_and_commits_of_the_same_frames_end_in_no_deadlock() {
     drop((storage, client));
     assert_eq!(database.deadlocks().await, 0);
 }
+
+#[tokio::test]
+async fn a_call_that_is_given_back_while_it_is_delivered_refuses_its_turn_alone() {
+    let schema = TestSchema::new();
+    let storage = schema.storage().await;
+    let worker = worker(&storage).await;
+    let (lost, [given_back, _]) = with_two_calls(&storage, worker).await;
+    let (kept, [answered, _]) = with_two_calls(&storage, worker).await;
+    let mut other = schema.client().await;
+    let release = other.transaction().await.unwrap();
+    lock_row(&release, "stack_runs", given_back.as_uuid()).await;
+    release
+        .execute("UPDATE stack_runs SET status = 'pending', owner = NULL, epoch = epoch + 1 WHERE id = $1", &[&given_back.as_uuid()])
+        .await
+        .unwrap();
+    let turns: Vec<_> = [(lost, given_back), (kept, answered)]
+        .into_iter()
+        .map(|(held, child)| {
+            let mut turn = turn(held, vec![call(true)]);
+            turn.delivered = vec![local(child, 1)];
+            turn
+        })
+        .collect();
+    let committing = {
+        let storage = storage.clone();
+        tokio::spawn(async move { storage.commit(Arc::from(turns)).await.unwrap() })
+    };
+    until_blocked(&schema.client().await, &schema.name, 1).await;
+    release.commit().await.unwrap();
+    let answers = committing.await.unwrap();
+    assert_eq!(
+        answers[0],
+        Err(CommitRefused::Stale {
+            seq: tasker_adaptor::CallSeq(1)
+        })
+    );
+    assert_eq!(
+        answers[1].unwrap().status,
+        StackStatus::SuspendedWaitingChild
+    );
+    for (held, child, rows, status) in [
+        (lost, given_back, 3, StackStatus::Pending),
+        (kept, answered, 4, StackStatus::Completed),
+    ] {
+        assert_eq!(storage.stack_runs(held.run).await.unwrap().len(), rows);
+        let call = storage.stack_run(child).await.unwrap().unwrap();
+        assert_eq!(call.status, status);
+    }
+    assert_sound(&storage).await;
+}
