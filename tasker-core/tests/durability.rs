@@ -466,6 +466,53 @@ async fn the_trace_outlives_the_rows() {
     sound(&test).await;
 }
 
+/// Storage tells of each end that it commits, also the engine that commits it.
+#[tokio::test]
+async fn the_row_of_a_run_that_ends_here_is_not_read_for_its_end() {
+    let faults = FaultStorage::over(Arc::new(MemoryStorage::new()));
+    let control = faults.control().clone();
+    let test = TestEngine::on(Arc::new(faults.clone()), TestClock::default())
+        .stub(&Stub::new("svc"))
+        .start()
+        .await;
+    test.publish("module.exports = (input) => input.repeat(2_000)", "large")
+        .await;
+    let times = |wanted: &str| {
+        let methods = control.methods();
+        methods.iter().filter(|method| **method == wanted).count()
+    };
+    control.on_next("commit", FaultAction::FailBefore);
+    let handle = test.submit("large", &"a").await;
+    let run = handle.id();
+    let waiting = tokio::spawn(async move { handle.result::<String>().await });
+    // Nothing is heard of it, so it is looked for once.
+    until(|| times("run") == 1).await;
+    // Its end is written, and the answer lost: the engine hears of the end before it has the answer.
+    until(|| times("commit") == 1).await;
+    control.on_next("commit", FaultAction::FailAfter);
+    test.clock().advance_to_next().await;
+    until(|| times("commit") == 2).await;
+    let is_completed = async |run| {
+        let row = faults.inner().run(run).await.unwrap().unwrap();
+        row.status == RunStatus::Completed
+    };
+    assert!(is_completed(run).await);
+    // What is heard later is heard.
+    let later = test.submit("large", &"b").await.id();
+    for _ in 0..100_000 {
+        if is_completed(later).await {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(is_completed(later).await);
+    until(|| times("commit") == 3).await;
+    assert_eq!(times("run"), 1);
+    test.clock().advance_to_next().await;
+    assert_eq!(waiting.await.unwrap().unwrap(), "a".repeat(2_000));
+    assert_eq!(times("run"), 1);
+}
+
 #[tokio::test]
 async fn what_has_just_ended_is_cleaned_after_the_rush() {
     let faults = FaultStorage::over(Arc::new(MemoryStorage::new()));

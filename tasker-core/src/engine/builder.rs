@@ -1,6 +1,6 @@
 //! Building an engine.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -324,6 +324,7 @@ async fn start_core(
         suspect: None,
         next_alone_ms: 0,
         commits: Vec::new(),
+        ending: HashSet::new(),
         commits_under_way: 0,
         finishes: Vec::new(),
         finishing: false,

@@ -5,7 +5,7 @@
 //! Invariants: one commit, finish and release batch a slot is under way at a time · nothing is asked of a service before the receipt
 //! of the turn that made the call · what is not known to have been written is sent again as it is.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -231,6 +231,8 @@ pub(crate) struct Core {
     pub(crate) suspect: Option<StackRunId>,
 
     pub(crate) commits: Vec<TurnCommit>,
+    /// Runs that a turn ends which is being committed.
+    pub(crate) ending: HashSet<TaskRunId>,
     pub(crate) commits_under_way: usize,
     pub(crate) finishes: Vec<CallFinish>,
     pub(crate) finishing: bool,
@@ -516,6 +518,8 @@ impl Core {
                 self.want_everything();
                 self.shared.hub.look_at_all();
             }
+            // The answer to the commit that ends it says how it ended.
+            Hint::Ended(run) if self.ending.contains(&run) => {}
             Hint::Ended(run) => self.shared.hub.look_at(run),
             Hint::Cancel(run) => self.run_touched(run),
         }

@@ -83,6 +83,10 @@ impl Core {
                 }
             }
             Effect::Commit(turn) => {
+                let ends = !matches!(turn.next, FrameNext::Suspended | FrameNext::Blocked(_));
+                if ends && frame.parent.is_none() {
+                    self.ending.insert(turn.task_run);
+                }
                 frame.next = Some(turn.next.clone());
                 self.commits.push(turn);
             }
@@ -223,6 +227,7 @@ impl Core {
         let parent = frame.parent;
         if parent.is_none() {
             self.totals.ended(run);
+            self.ending.remove(&run);
         }
         match (parent, next) {
             (_, Some(FrameNext::Blocked(reason))) => self.shared.hub.blocked(run, reason),

@@ -1,6 +1,7 @@
 //! Who waits for the end of which run, how storage is doing, and what was done so far.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use tasker_adaptor::{BlockedReason, Outcome, StorageError, TaskRunId};
@@ -19,8 +20,26 @@ pub(crate) enum End {
     Blocked(BlockedReason),
 }
 
-/// How a run ended, if that happened in this engine after its handle was made, and is small: the handle need not read the row.
-pub(crate) type Ending = Arc<OnceLock<End>>;
+/// What this engine has heard of a run since it was submitted here: as long as that is nothing, or says it all, its handle need not read
+/// the row.
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    /// How it ended, if that happened here and is small.
+    end: OnceLock<End>,
+    /// The row says more.
+    look: AtomicBool,
+}
+
+impl Ending {
+    pub(crate) fn end(&self) -> Option<&End> {
+        self.end.get()
+    }
+
+    /// Whether the row says no more than that the run was submitted, for all that is known here.
+    pub(crate) fn is_unheard_of(&self) -> bool {
+        self.end.get().is_none() && !self.look.load(Ordering::Acquire)
+    }
+}
 
 /// Longer results are left in their rows, in bytes: handles may be kept for long.
 const SMALL: usize = 1 << 10;
@@ -66,7 +85,7 @@ pub(crate) struct Hub {
 struct Inner {
     waiting: Swept<watch::Sender<News>>,
     /// Of runs that were submitted here.
-    endings: Swept<Weak<OnceLock<End>>>,
+    endings: Swept<Weak<Ending>>,
     /// Where the next round of looking begins.
     looked: usize,
     closed: bool,
@@ -103,6 +122,13 @@ impl<V> Swept<V> {
 }
 
 impl Inner {
+    /// The row of this run says more than its handle was told.
+    fn must_look(&self, run: TaskRunId) {
+        if let Some(ending) = self.endings.by_run.get(&run).and_then(Weak::upgrade) {
+            ending.look.store(true, Ordering::Release);
+        }
+    }
+
     fn tell(&mut self, run: TaskRunId, news: News) {
         if let Some(waiting) = self.waiting.by_run.remove(&run) {
             let _ = waiting.send(news);
@@ -115,7 +141,7 @@ impl Hub {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for news of a run. Look at the row once after this.
+    /// Waits for news of a run. Look at the row once after this, unless its [`Ending`] says that nothing can have been missed.
     pub(crate) fn wait_for(&self, run: TaskRunId) -> watch::Receiver<News> {
         let mut inner = self.inner();
         if inner.closed {
@@ -131,10 +157,10 @@ impl Hub {
     }
 
     /// The ending of a run that is about to be submitted.
-    pub(crate) fn ending_of(&self, run: TaskRunId) -> Ending {
+    pub(crate) fn ending_of(&self, run: TaskRunId) -> Arc<Ending> {
         let mut inner = self.inner();
         inner.endings.sweep(|ending| ending.strong_count() > 0);
-        let ending = Ending::default();
+        let ending = Arc::<Ending>::default();
         inner.endings.by_run.insert(run, Arc::downgrade(&ending));
         ending
     }
@@ -151,12 +177,19 @@ impl Hub {
             Err(()) => End::Cancelled,
         };
         let mut inner = self.inner();
-        if let Some(ending) = inner.endings.by_run.remove(&run)
-            && let Some(ending) = ending.upgrade()
-            && end.is_small()
-        {
-            // A run ends once.
-            let _ = ending.set(end.clone());
+        if end.is_small() {
+            if let Some(ending) = inner
+                .endings
+                .by_run
+                .remove(&run)
+                .and_then(|it| it.upgrade())
+            {
+                // A run ends once.
+                let _ = ending.end.set(end.clone());
+            }
+        } else {
+            inner.must_look(run);
+            inner.endings.by_run.remove(&run);
         }
         inner.tell(run, News::End(end));
     }
@@ -164,12 +197,15 @@ impl Hub {
     /// A run was blocked here.
     pub(crate) fn blocked(&self, run: TaskRunId, reason: BlockedReason) {
         self.counts.count(Counted::RunBlocked);
-        self.inner().tell(run, News::End(End::Blocked(reason)));
+        let mut inner = self.inner();
+        inner.must_look(run);
+        inner.tell(run, News::End(End::Blocked(reason)));
     }
 
     /// A run may have ended elsewhere.
     pub(crate) fn look_at(&self, run: TaskRunId) {
         let inner = self.inner();
+        inner.must_look(run);
         if let Some(waiting) = inner.waiting.by_run.get(&run) {
             waiting.send_replace(News::Look);
         }

@@ -73,6 +73,9 @@ impl Core {
                 .hot
                 .get(&turn.frame)
                 .is_some_and(|frame| frame.machine.facts.lease == turn.lease);
+            if (reply.is_err() || !is_current) && self.ending.remove(&turn.task_run) {
+                self.shared.hub.look_at(turn.task_run);
+            }
             if !is_current {
                 continue;
             }
