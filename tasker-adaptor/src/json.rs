@@ -62,16 +62,23 @@ impl Json {
     /// # Errors
     /// When it is no array.
     pub fn elements(&self) -> Result<Vec<Self>, InvalidJson> {
-        let elements: Vec<&RawValue> = serde_json::from_str(self.text()).map_err(InvalidJson)?;
-        Ok(elements
-            .into_iter()
-            .map(|raw| Self(raw.get().into()))
-            .collect())
+        let elements: Vec<Element> = serde_json::from_str(self.text()).map_err(InvalidJson)?;
+        Ok(elements.into_iter().map(|Element(json)| json).collect())
     }
 
     /// The text, exactly as written.
     pub fn text(&self) -> &str {
         &self.0
+    }
+}
+
+/// A value in a text that outlives its reading, so that it is copied once.
+struct Element(Json);
+
+impl<'de> Deserialize<'de> for Element {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        Ok(Self(Json(raw.get().into())))
     }
 }
 

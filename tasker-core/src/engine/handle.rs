@@ -1,7 +1,6 @@
 //! A run in the hands of whoever asked for it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::Stream;
 use futures::stream;
@@ -10,26 +9,22 @@ use serde::de::DeserializeOwned;
 use tasker_adaptor::{
     Cancelled, Json, LogCursor, NewSignal, Outcome, RunStatus, StoredLogLine, TaskRun, TaskRunId,
 };
-use tokio::sync::watch;
 
 use super::core::Shared;
 use super::error::{EngineError, RunError};
-use super::hub::{End, Ending, News};
+use super::hub::{End, Ending, News, Wait};
 use super::trace::{self, Trace};
 use crate::limits::{check_payload, is_signal_name};
 
 /// Log lines read at one time.
 const LINES: usize = 200;
 
-/// How long a handle waits for news of a run that was submitted here before it reads the row for the first time.
-const PATIENCE: Duration = Duration::from_millis(10);
-
 /// A run. Dropping the handle changes nothing; [`crate::Engine::run`] gives another one.
 #[derive(Clone)]
 pub struct RunHandle {
     shared: Arc<Shared>,
     id: TaskRunId,
-    ending: Option<Arc<Ending>>,
+    ending: Option<Ending>,
 }
 
 impl std::fmt::Debug for RunHandle {
@@ -39,7 +34,7 @@ impl std::fmt::Debug for RunHandle {
 }
 
 impl RunHandle {
-    pub(crate) fn new(shared: Arc<Shared>, id: TaskRunId, ending: Option<Arc<Ending>>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, id: TaskRunId, ending: Option<Ending>) -> Self {
         Self { shared, id, ending }
     }
 
@@ -79,49 +74,45 @@ impl RunHandle {
     /// # Errors
     /// As [`RunHandle::result`].
     pub async fn outcome(&self) -> Result<Option<Json>, RunError> {
-        let ending = self.ending.as_deref();
-        let mut news = self.shared.hub.wait_for(self.id);
-        if let Some(end) = ending.and_then(Ending::end) {
-            return result_of(end.clone());
+        if let Some(end) = self.ending() {
+            return result_of(end);
         }
-        // Where nothing was heard of the run since it was submitted here, its row is read only if that stays so: it ended elsewhere, and
-        // the news was lost. Else it is read after the wait was announced, so that no end is missed.
-        let mut patience = ending
-            .is_some_and(Ending::is_unheard_of)
-            .then_some(PATIENCE);
+        let Wait {
+            mut news,
+            is_unheard_of,
+        } = self.shared.hub.wait_for(self.id);
+        if let Some(end) = self.ending() {
+            return result_of(end);
+        }
+        // The row is read after the wait was announced, so that no end is missed.
+        let mut looks = !(is_unheard_of && self.ending.is_some());
         loop {
-            let at_first = patience.take();
-            if at_first.is_none()
-                && let Some(end) = self.end_of_row().await?
-            {
+            if looks && let Some(end) = self.end_of_row().await? {
                 return result_of(end);
             }
-            match self.heard(&mut news, at_first).await {
-                News::End(end) => return result_of(end),
-                // Before that is believed, the row is read once.
-                News::Closed if at_first.is_none() => return Err(RunError::Detached),
-                News::Closed | News::None | News::Look => {}
+            loop {
+                if news.changed().await.is_err() {
+                    // Told and forgotten: the row says it.
+                    news = self.shared.hub.wait_for(self.id).news;
+                    break;
+                }
+                let seen = news.borrow_and_update().clone();
+                match seen {
+                    News::None => {}
+                    News::Look => break,
+                    News::End(end) => return result_of(end),
+                    News::Closed => return Err(RunError::Detached),
+                }
             }
+            if looks && matches!(&*news.borrow(), News::Closed) {
+                return Err(RunError::Detached);
+            }
+            looks = true;
         }
     }
 
-    /// The next news, or [`News::Look`] when there are none for so long.
-    async fn heard(&self, news: &mut watch::Receiver<News>, at_most: Option<Duration>) -> News {
-        let changed = match at_most {
-            Some(at_most) => tokio::time::timeout(at_most, news.changed()).await,
-            None => Ok(news.changed().await),
-        };
-        match changed {
-            Err(_too_long) => return News::Look,
-            Ok(Ok(())) => return news.borrow_and_update().clone(),
-            Ok(Err(_)) => {}
-        }
-        // Told and forgotten: the row says it.
-        *news = self.shared.hub.wait_for(self.id);
-        match &*news.borrow() {
-            News::Closed => News::Closed,
-            _ => News::Look,
-        }
+    fn ending(&self) -> Option<End> {
+        self.ending.as_ref()?.get().cloned()
     }
 
     async fn end_of_row(&self) -> Result<Option<End>, RunError> {

@@ -1,7 +1,6 @@
 //! Who waits for the end of which run, how storage is doing, and what was done so far.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use tasker_adaptor::{BlockedReason, Outcome, StorageError, TaskRunId};
@@ -20,26 +19,8 @@ pub(crate) enum End {
     Blocked(BlockedReason),
 }
 
-/// What this engine has heard of a run since it was submitted here: as long as that is nothing, or says it all, its handle need not read
-/// the row.
-#[derive(Debug, Default)]
-pub(crate) struct Ending {
-    /// How it ended, if that happened here and is small.
-    end: OnceLock<End>,
-    /// The row says more.
-    look: AtomicBool,
-}
-
-impl Ending {
-    pub(crate) fn end(&self) -> Option<&End> {
-        self.end.get()
-    }
-
-    /// Whether the row says no more than that the run was submitted, for all that is known here.
-    pub(crate) fn is_unheard_of(&self) -> bool {
-        self.end.get().is_none() && !self.look.load(Ordering::Acquire)
-    }
-}
+/// How a run ended, if that happened in this engine after its handle was made, and is small: the handle need not read the row.
+pub(crate) type Ending = Arc<OnceLock<End>>;
 
 /// Longer results are left in their rows, in bytes: handles may be kept for long.
 const SMALL: usize = 1 << 10;
@@ -71,6 +52,14 @@ pub(crate) enum News {
     Closed,
 }
 
+/// What [`Hub::wait_for`] gives.
+pub(crate) struct Wait {
+    pub(crate) news: watch::Receiver<News>,
+    /// The run was submitted here, and nothing was heard of it since: its row need not be looked at. That of any other must, once after
+    /// this.
+    pub(crate) is_unheard_of: bool,
+}
+
 /// Handles that look at their rows at one time when nobody knows which run ended.
 const LOOKS: usize = 64;
 
@@ -85,11 +74,22 @@ pub(crate) struct Hub {
 struct Inner {
     waiting: Swept<watch::Sender<News>>,
     /// Of runs that were submitted here.
-    endings: Swept<Weak<Ending>>,
+    endings: Swept<Submitted>,
+    /// How often any run may have ended elsewhere.
+    rumours: u64,
     /// Where the next round of looking begins.
     looked: usize,
     closed: bool,
     storage: Option<String>,
+}
+
+/// A run that was submitted here and has not ended here.
+struct Submitted {
+    ending: Weak<OnceLock<End>>,
+    /// [`Inner::rumours`] at that time.
+    rumours: u64,
+    /// Something was heard of it since.
+    heard_of: bool,
 }
 
 /// Handles before which nothing is swept.
@@ -122,10 +122,9 @@ impl<V> Swept<V> {
 }
 
 impl Inner {
-    /// The row of this run says more than its handle was told.
-    fn must_look(&self, run: TaskRunId) {
-        if let Some(ending) = self.endings.by_run.get(&run).and_then(Weak::upgrade) {
-            ending.look.store(true, Ordering::Release);
+    fn heard_of(&mut self, run: TaskRunId) {
+        if let Some(submitted) = self.endings.by_run.get_mut(&run) {
+            submitted.heard_of = true;
         }
     }
 
@@ -141,27 +140,41 @@ impl Hub {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for news of a run. Look at the row once after this, unless its [`Ending`] says that nothing can have been missed.
-    pub(crate) fn wait_for(&self, run: TaskRunId) -> watch::Receiver<News> {
+    /// Waits for news of a run.
+    pub(crate) fn wait_for(&self, run: TaskRunId) -> Wait {
         let mut inner = self.inner();
         if inner.closed {
-            return watch::channel(News::Closed).1;
+            return Wait {
+                news: watch::channel(News::Closed).1,
+                is_unheard_of: false,
+            };
         }
         inner.waiting.sweep(|news| !news.is_closed());
-        inner
-            .waiting
-            .by_run
-            .entry(run)
-            .or_insert_with(|| watch::channel(News::None).0)
-            .subscribe()
+        let submitted = inner.endings.by_run.get(&run);
+        let is_unheard_of =
+            submitted.is_some_and(|here| !here.heard_of && here.rumours == inner.rumours);
+        let waiting = inner.waiting.by_run.entry(run);
+        Wait {
+            news: waiting
+                .or_insert_with(|| watch::channel(News::None).0)
+                .subscribe(),
+            is_unheard_of,
+        }
     }
 
     /// The ending of a run that is about to be submitted.
-    pub(crate) fn ending_of(&self, run: TaskRunId) -> Arc<Ending> {
+    pub(crate) fn ending_of(&self, run: TaskRunId) -> Ending {
         let mut inner = self.inner();
-        inner.endings.sweep(|ending| ending.strong_count() > 0);
-        let ending = Arc::<Ending>::default();
-        inner.endings.by_run.insert(run, Arc::downgrade(&ending));
+        inner
+            .endings
+            .sweep(|submitted| submitted.ending.strong_count() > 0);
+        let ending = Ending::default();
+        let submitted = Submitted {
+            ending: Arc::downgrade(&ending),
+            rumours: inner.rumours,
+            heard_of: false,
+        };
+        inner.endings.by_run.insert(run, submitted);
         ending
     }
 
@@ -177,19 +190,12 @@ impl Hub {
             Err(()) => End::Cancelled,
         };
         let mut inner = self.inner();
-        if end.is_small() {
-            if let Some(ending) = inner
-                .endings
-                .by_run
-                .remove(&run)
-                .and_then(|it| it.upgrade())
-            {
-                // A run ends once.
-                let _ = ending.end.set(end.clone());
-            }
-        } else {
-            inner.must_look(run);
-            inner.endings.by_run.remove(&run);
+        if let Some(submitted) = inner.endings.by_run.remove(&run)
+            && let Some(ending) = submitted.ending.upgrade()
+            && end.is_small()
+        {
+            // A run ends once.
+            let _ = ending.set(end.clone());
         }
         inner.tell(run, News::End(end));
     }
@@ -198,14 +204,14 @@ impl Hub {
     pub(crate) fn blocked(&self, run: TaskRunId, reason: BlockedReason) {
         self.counts.count(Counted::RunBlocked);
         let mut inner = self.inner();
-        inner.must_look(run);
+        inner.heard_of(run);
         inner.tell(run, News::End(End::Blocked(reason)));
     }
 
     /// A run may have ended elsewhere.
     pub(crate) fn look_at(&self, run: TaskRunId) {
-        let inner = self.inner();
-        inner.must_look(run);
+        let mut inner = self.inner();
+        inner.heard_of(run);
         if let Some(waiting) = inner.waiting.by_run.get(&run) {
             waiting.send_replace(News::Look);
         }
@@ -214,6 +220,7 @@ impl Hub {
     /// Any run may have ended elsewhere: a few of those that wait look, in turn, so that many waiting runs are not many reads.
     pub(crate) fn look_at_all(&self) {
         let mut inner = self.inner();
+        inner.rumours += 1;
         let count = inner.waiting.by_run.len();
         let first = inner.looked % count.max(1);
         inner.looked = first + LOOKS;
@@ -243,5 +250,43 @@ impl Hub {
     /// What storage last complained of, until it works again.
     pub(crate) fn storage_problem(&self) -> Option<String> {
         self.inner().storage.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tasker_adaptor::{Json, Timestamp};
+
+    use super::*;
+
+    fn run(number: u128) -> TaskRunId {
+        TaskRunId::from_parts(Timestamp::from_millis(7), number)
+    }
+
+    #[test]
+    fn a_row_need_not_be_read_while_nothing_is_heard_of_its_run() {
+        let hub = Hub::default();
+        let is_unheard_of = |number| hub.wait_for(run(number)).is_unheard_of;
+        let _endings: Vec<Ending> = (0..4).map(|number| hub.ending_of(run(number))).collect();
+        assert!((0..4).all(is_unheard_of));
+        assert!(!is_unheard_of(4), "of one that was submitted elsewhere");
+        hub.look_at(run(0));
+        assert!(!is_unheard_of(0));
+        let reason = BlockedReason::OutcomeUnknown {
+            service: "svc".to_owned(),
+            path: "step".to_owned(),
+        };
+        hub.blocked(run(1), reason);
+        assert!(!is_unheard_of(1));
+        let large = Json::from(&"x".repeat(2 * SMALL)).unwrap();
+        hub.ended(run(2), Ok(Outcome::Completed(Some(large))));
+        assert!(!is_unheard_of(2), "its row says how it ended");
+        assert!(is_unheard_of(3));
+        // Any run may have ended elsewhere, but for those that come later.
+        hub.look_at_all();
+        let _later = hub.ending_of(run(5));
+        assert!(!is_unheard_of(3) && is_unheard_of(5));
+        hub.close();
+        assert!(!is_unheard_of(5));
     }
 }
