@@ -256,6 +256,121 @@ async fn a_clock_that_is_set_takes_no_living_worker_over_and_leaves_no_dead_one(
     }
 }
 
+/// Whichever of its parts asks the database for its time first sees that the clock was set; all of them must know.
+#[tokio::test]
+async fn a_worker_whose_heartbeat_saw_the_clock_being_set_judges_nobody_before_it_is_answered() {
+    let mut seen_by_heartbeat = 0;
+    for before in (0..10_000).step_by(500) {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let host = HostClock {
+            test: TestClock::default(),
+            set_by: Arc::default(),
+        };
+        let start = async |stub: &Stub| {
+            let clock = host.clone();
+            let faults = FaultStorage::over(Arc::clone(&storage));
+            let control = faults.control().clone();
+            let test = TestEngine::on(Arc::new(faults), host.test.clone())
+                .stub(stub)
+                .with(|builder| builder.clock(Arc::new(clock)))
+                .start()
+                .await;
+            (test, control)
+        };
+        let (first_stub, release) = hangs_at(2);
+        let (first, first_control) = start(&first_stub).await;
+        first.publish(SUM, "sum").await;
+        let handle = first.submit("sum", &()).await;
+        until(|| first_stub.performed("step") == 3).await;
+        let second_stub = Stub::new("svc");
+        let (second, second_control) = start(&second_stub).await;
+        let both = [&first, &second];
+        pass(&host.test, before, &both).await;
+
+        // No heartbeat gets through for a while, so the first worker's lease is one of the old time.
+        for control in [&first_control, &second_control] {
+            control.on_call(|call| match call.method {
+                "heartbeat" => FaultAction::Delay,
+                _ => FaultAction::Pass,
+            });
+        }
+        host.set_by.fetch_add(3_600_000, Ordering::SeqCst);
+        let asked = second_control.calls();
+        pass(&host.test, LEASE / 2, &both).await;
+        let since = &second_control.methods()[asked..];
+        let first_look = since.iter().position(|method| *method == "server_time");
+        if first_look.is_some_and(|at| since[at + 1] == "heartbeat") {
+            seen_by_heartbeat += 1;
+        }
+        for control in [&first_control, &second_control] {
+            control.on_call(|_| FaultAction::Pass);
+            control.release();
+        }
+        pass(&host.test, 2 * LEASE, &both).await;
+        release.send(true).unwrap();
+        pass_until_ended(&host.test, &handle, &both).await;
+        assert_eq!(handle.result::<u32>().await.unwrap(), 5);
+        let performed = first_stub.performed("step") + second_stub.performed("step");
+        assert_eq!(performed, 5, "set after {before} ms: it was taken over");
+    }
+    assert!(seen_by_heartbeat > 0, "the case was not met");
+}
+
+/// Stopped processes that go on, a machine that had time for none of them: whoever comes first must not take the others for dead.
+#[tokio::test]
+async fn workers_that_all_stood_still_for_longer_than_a_lease_take_nobody_over() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let clock = TestClock::default();
+    let mut tests = Vec::new();
+    let mut stubs = Vec::new();
+    let mut controls = Vec::new();
+    for _ in 0..3 {
+        let (stub, release) = hangs_at(0);
+        let faults = FaultStorage::over(Arc::clone(&storage));
+        controls.push(faults.control().clone());
+        let test = TestEngine::on(Arc::new(faults), clock.clone())
+            .stub(&stub)
+            .with(|builder| builder.window(1).calls_in_flight(1))
+            .start()
+            .await;
+        tests.push(test);
+        stubs.push((stub, release));
+    }
+    let engines: Vec<&TestEngine> = tests.iter().collect();
+    tests[0].publish(SUM, "sum").await;
+    let mut handles = Vec::new();
+    for _ in 0..6 {
+        handles.push(tests[0].submit("sum", &()).await);
+    }
+    until(|| stubs.iter().all(|(stub, _)| stub.performed("step") >= 1)).await;
+    // First nobody's heartbeat gets through, then that of one worker, which looks for dead ones more than once before the others are
+    // heard of.
+    for control in &controls {
+        control.on_call(|call| match call.method {
+            "heartbeat" => FaultAction::Delay,
+            _ => FaultAction::Pass,
+        });
+    }
+    clock.advance(LEASE * 3 / 2);
+    pass(&clock, LEASE / 4, &engines).await;
+    for woken in [0..1, 1..3] {
+        for control in &controls[woken] {
+            control.on_call(|_| FaultAction::Pass);
+            assert!(control.release() > 0, "its heartbeat was not held back");
+        }
+        pass(&clock, LEASE / 2, &engines).await;
+    }
+    for (_, release) in &stubs {
+        release.send(true).unwrap();
+    }
+    for handle in &handles {
+        pass_until_ended(&clock, handle, &engines).await;
+        assert_eq!(handle.result::<u32>().await.unwrap(), 5);
+    }
+    let performed: usize = stubs.iter().map(|(stub, _)| stub.performed("step")).sum();
+    assert_eq!(performed, 30, "nothing was taken over, nothing repeated");
+}
+
 #[tokio::test]
 async fn a_cancel_reaches_nested_tasks_timers_and_calls_in_flight() {
     let (stub, _never) = hangs_at(0);

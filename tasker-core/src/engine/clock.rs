@@ -4,8 +4,8 @@
     reason = "this is the clock file that the lint points to"
 )]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::future::BoxFuture;
@@ -55,16 +55,23 @@ impl Clock for SystemClock {
 }
 
 /// The clock as the engine uses it: the database's time as last heard, carried on by the monotonic clock. So neither skew between
-/// machines nor a jump of this host's clock can make leases look expired; a jump is seen, and told, when the database is asked again.
+/// machines nor a jump of this host's clock can make leases look expired; a jump is seen, and kept in mind, when the database is asked again.
 #[derive(Clone)]
 pub(crate) struct EngineClock {
     host: Arc<dyn Clock>,
     /// Database time minus monotonic time, in milliseconds.
     offset: Arc<AtomicI64>,
+    heard: Arc<Mutex<Heard>>,
 }
 
-/// The clock that leases are written in was set, by this many milliseconds (negative: back).
-pub(crate) type Jump = Option<i64>;
+/// What the database's clock was seen to do.
+#[derive(Default)]
+struct Heard {
+    /// Before it is first asked, the time is the host's and no jump can be seen.
+    once: bool,
+    /// When it was last seen to be set, by the monotonic clock.
+    set_ms: Option<i64>,
+}
 
 /// Less than this is drift and the time that asking takes, in milliseconds.
 const JUMP_MS: i64 = 1_000;
@@ -75,6 +82,7 @@ impl EngineClock {
         Self {
             host,
             offset: Arc::new(AtomicI64::new(offset)),
+            heard: Arc::default(),
         }
     }
 
@@ -95,10 +103,29 @@ impl EngineClock {
         self.host.sleep(millis)
     }
 
-    /// Follows the database, whose time was `server` a moment ago.
-    pub(crate) fn follow(&self, server: Timestamp) -> Jump {
-        let offset = server.as_millis() - self.monotonic_ms();
-        let by = offset - self.offset.swap(offset, Ordering::Relaxed);
-        (by.abs() >= JUMP_MS).then_some(by)
+    /// Follows the database, whose time was `server` a moment ago. That the clock was set is kept before anybody reads the new time.
+    pub(crate) fn follow(&self, server: Timestamp) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mono = self.monotonic_ms();
+        let offset = server.as_millis() - mono;
+        let by_ms = offset - self.offset.load(Ordering::Relaxed);
+        if heard.once && by_ms.abs() >= JUMP_MS {
+            heard.set_ms = Some(mono);
+            tracing::warn!(
+                by_ms,
+                "the clock was set; nobody is taken over for one lease"
+            );
+        }
+        heard.once = true;
+        self.offset.store(offset, Ordering::Relaxed);
+    }
+
+    /// Whether somebody in this process saw, no longer ago than this, that the clock which leases are written in was set. Asked after
+    /// [`EngineClock::now`], it knows of every jump that is in the time.
+    pub(crate) fn was_set_within(&self, millis: i64) -> bool {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard
+            .set_ms
+            .is_some_and(|set| self.monotonic_ms() < set.saturating_add(millis))
     }
 }

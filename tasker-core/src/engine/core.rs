@@ -98,8 +98,8 @@ pub(crate) enum Message {
     Reaped(Reaped),
     /// From storage.
     Hint(Hint),
-    /// The heartbeat got through; `late`: only after the lease may have ended, or after the clock was set.
-    LeaseRenewed { late: bool },
+    /// The heartbeat got through.
+    LeaseRenewed,
     /// Others may own what this worker owned.
     LeaseLost { worker: WorkerId },
     /// A new worker id is live.
@@ -381,14 +381,8 @@ impl Core {
                 }
             }
             Message::Hint(hint) => self.hinted(hint),
-            Message::LeaseRenewed { late } => {
-                if late {
-                    // A worker that was late itself (a stopped process, a sleeping machine) takes nobody over for one lease,
-                    // nor does one that saw the clock being set.
-                    self.next_reap_ms =
-                        self.shared.clock.monotonic_ms() + self.shared.options.lease_ms as i64;
-                }
-            }
+            // What could not be claimed or asked without a lease is in this tick.
+            Message::LeaseRenewed => {}
             Message::LeaseLost { worker } => self.lease_lost(worker),
             Message::Registered { worker, heartbeat } => {
                 self.worker = worker;
@@ -616,21 +610,16 @@ impl Core {
         self.reaping = true;
         let shared = Arc::clone(&self.shared);
         let worker = self.worker;
-        let me = self.me.clone();
+        let lease = self.lease.clone();
         self.spawn(async move {
-            // By a clock that was set meanwhile the leases of the living would look expired.
-            match follow_server(&*shared.storage, &shared.clock).await {
-                Ok(None) => {}
-                Ok(Some(_)) => {
-                    let _ = me.send(Message::LeaseRenewed { late: true });
-                    return Some(Message::Reaped(Reaped::default()));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the database did not say its time; dead workers are looked for later");
-                    return Some(Message::Reaped(Reaped::default()));
-                }
+            if let Err(error) = follow_server(&*shared.storage, &shared.clock).await {
+                tracing::warn!(%error, "the database did not say its time; dead workers are looked for later");
+                return Some(Message::Reaped(Reaped::default()));
             }
             let now = shared.clock.now();
+            if !lease.may_judge_others(shared.options.lease_ms) {
+                return Some(Message::Reaped(Reaped::default()));
+            }
             match shared.storage.overdue_cancels(now, 100).await {
                 Ok(runs) => {
                     for run in runs {

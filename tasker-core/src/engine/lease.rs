@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tasker_adaptor::{NewWorker, Storage, WorkerId};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::clock::{EngineClock, Jump};
+use super::clock::EngineClock;
 use super::core::Message;
 
 /// Until when this worker may act on what it owns, by its own monotonic clock.
 #[derive(Clone)]
 pub(crate) struct LeaseClock {
     valid_until_ms: Arc<AtomicI64>,
+    /// When a heartbeat last came too late, by the same clock.
+    late_ms: Arc<AtomicI64>,
     clock: EngineClock,
 }
 
@@ -20,6 +22,7 @@ impl LeaseClock {
     pub(crate) fn new(clock: EngineClock) -> Self {
         Self {
             valid_until_ms: Arc::new(AtomicI64::new(i64::MIN)),
+            late_ms: Arc::new(AtomicI64::new(i64::MIN)),
             clock,
         }
     }
@@ -27,6 +30,26 @@ impl LeaseClock {
     /// Whether the lease is surely held: asked right before a service is (E7).
     pub(crate) fn is_held(&self) -> bool {
         self.clock.monotonic_ms() < self.valid_until_ms.load(Ordering::Acquire)
+    }
+
+    /// Whether leases that look over by this time of [`EngineClock::now`] are. By a clock that was set those of the living would look so,
+    /// and after a while in which this process stood still (stopped, a sleeping machine) others may have stood still beside it. For
+    /// one lease after either, until the living have written theirs again, the answer is no.
+    pub(crate) fn may_judge_others(&self, lease_ms: u64) -> bool {
+        let lease_ms = lease_ms as i64;
+        let is_held = self.is_held();
+        let late_ms = self.late_ms.load(Ordering::Acquire);
+        is_held
+            && late_ms.saturating_add(lease_ms) <= self.clock.monotonic_ms()
+            && !self.clock.was_set_within(lease_ms)
+    }
+
+    /// A heartbeat that comes now, after the lease was over by this worker's own clock, is late.
+    fn note_lateness(&self) {
+        if !self.is_held() {
+            self.late_ms
+                .store(self.clock.monotonic_ms(), Ordering::Release);
+        }
     }
 
     /// A heartbeat that was sent at `sent_ms` was accepted.
@@ -80,10 +103,8 @@ impl Heartbeat {
         loop {
             self.clock.sleep(pause).await;
             let sent = self.clock.monotonic_ms();
-            let mut jumped = None;
             let renewed = match follow_server(&*self.storage, &self.clock).await {
-                Ok(jump) => {
-                    jumped = jump;
+                Ok(()) => {
                     self.storage
                         .heartbeat(self.worker, self.clock.now(), self.written_ms())
                         .await
@@ -92,9 +113,9 @@ impl Heartbeat {
             };
             match renewed {
                 Ok(true) => {
-                    let late = !self.lease.is_held() || jumped.is_some();
+                    self.lease.note_lateness();
                     self.lease.renewed(sent, self.written_ms());
-                    let _ = core.send(Message::LeaseRenewed { late });
+                    let _ = core.send(Message::LeaseRenewed);
                 }
                 Ok(false) => {
                     self.lease.lost();
@@ -111,19 +132,12 @@ impl Heartbeat {
     }
 }
 
-/// Asks the database for its time. A jump is logged: whoever sees one takes nobody over for one lease, until the living have
-/// written theirs by the new clock.
+/// Asks the database for its time, and follows it.
 pub(crate) async fn follow_server(
     storage: &dyn Storage,
     clock: &EngineClock,
-) -> Result<Jump, tasker_adaptor::StorageError> {
+) -> Result<(), tasker_adaptor::StorageError> {
     let server = storage.server_time(clock.host_now()).await?;
-    let jump = clock.follow(server);
-    if let Some(by_ms) = jump {
-        tracing::warn!(
-            by_ms,
-            "the clock was set; nobody is taken over for one lease"
-        );
-    }
-    Ok(jump)
+    clock.follow(server);
+    Ok(())
 }
