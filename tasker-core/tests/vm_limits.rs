@@ -112,6 +112,57 @@ fn memory_that_is_refused_ends_the_frame() {
     );
 }
 
+/// A frame that keeps so many objects of some 300 bytes, makes so many more that only a collection finds, and then a text of so many bytes.
+fn frame_with_garbage(kept: u32, garbage: u32, memory_bytes: usize, text: usize) -> Frame {
+    let source = format!(
+        "module.exports = async (input, {{ tools }}) => {{
+            const kept = Array.from({{ length: {kept} }}, (_, n) => ({{ n, list: [n] }}));
+            for (let n = 0; n < {garbage}; n++) {{ const o = {{ n, list: [n] }}; o.self = o; }}
+            const text = 'x'.repeat({text});
+            await tools.svc.look(kept.length, text.length);
+        }};"
+    );
+    let mut start = start_of(program(&source), "null");
+    start.limits = Arc::new(Limits {
+        memory_bytes,
+        turn_ticks: 20_000,
+        ..Limits::default()
+    });
+    Frame::of(&start)
+}
+
+#[test]
+fn a_large_heap_is_looked_through_less_often_and_always_before_it_meets_its_limit() {
+    const LARGE: usize = 1 << 30;
+    let clean = |kept| frame_with_garbage(kept, 0, LARGE, 0).vm.memory_bytes();
+    let live = clean(10_000);
+    assert!(live > 1 << 20, "{live}");
+    // QuickJS would look whenever there is half as much garbage as is kept.
+    let later = frame_with_garbage(10_000, 16_000, LARGE, 0)
+        .vm
+        .memory_bytes();
+    assert!(later > live * 2, "{later} of {live}");
+    let much = frame_with_garbage(10_000, 400_000, LARGE, 0);
+    let bytes = much.vm.memory_bytes();
+    assert!(bytes < live * 7 / 2, "{bytes} of {live}");
+    // Garbage is not what it fails of, however much of its limit it keeps (up to where QuickJS itself would not look in time), nor
+    // when it makes one value of two thirds of its limit.
+    let limit = live * 3;
+    for kept in (1_000..19_000).step_by(1_000) {
+        let frame = frame_with_garbage(kept, 200_000, limit, 0);
+        let end = &frame.turn.end;
+        assert!(matches!(end, TurnEnd::Waiting), "{kept} kept: {end:?}");
+    }
+    for garbage in (0..40_000).step_by(1_000) {
+        let frame = frame_with_garbage(4_000, garbage, limit, limit * 13 / 20);
+        let end = &frame.turn.end;
+        assert!(
+            matches!(end, TurnEnd::Waiting),
+            "{garbage} thrown away: {end:?}"
+        );
+    }
+}
+
 #[test]
 fn an_out_of_memory_anywhere_neither_aborts_nor_is_missed() {
     // The limit falls at another place each time; with it the place of the refused allocation.

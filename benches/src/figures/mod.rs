@@ -53,4 +53,12 @@ impl Size {
             Self::Quick => 1,
         }
     }
+
+    /// As [`Size::rounds`], for figures that take less than a second: what a neighbour on the machine does to them passes with more rounds.
+    pub fn short_rounds(self) -> u32 {
+        match self {
+            Self::Full => 7,
+            Self::Quick => 1,
+        }
+    }
 }

@@ -58,6 +58,9 @@ pub async fn chain_long_sqlite(size: Size) -> Result<Figure, Problem> {
     Ok(chain("chain_long_sqlite", size, 1_000, 100, goal).await?.0)
 }
 
+/// Steps that take less than a second.
+const SHORT_CHAINS: f64 = 20_000.0;
+
 /// The figure, and processor time a step in microseconds.
 async fn chain(
     name: &'static str,
@@ -70,7 +73,12 @@ async fn chain(
     let steps = f64::from(runs) * f64::from(calls);
     let (mut seconds, mut cpu, mut batches) = (Vec::new(), Vec::new(), Vec::new());
     let mut floors = Vec::new();
-    for _ in 0..size.rounds() {
+    let rounds = if steps > SHORT_CHAINS {
+        size.rounds()
+    } else {
+        size.short_rounds()
+    };
+    for _ in 0..rounds {
         let bench = OnFile::start().await?;
         let took = bench.chains(runs, calls).await?;
         seconds.push(took.seconds);
@@ -130,7 +138,7 @@ fn checked(figure: Figure, size: Size) -> Result<Figure, Problem> {
 pub async fn latency_sqlite(size: Size) -> Result<Figure, Problem> {
     let calls = size.of(1_000);
     let (mut values, mut floors) = (Vec::new(), Vec::new());
-    for _ in 0..size.rounds() {
+    for _ in 0..size.short_rounds() {
         let bench = OnFile::start().await?;
         let watch = Stopwatch::start();
         bench.runs("chain", &json!({ "calls": calls }), 1).await?;
@@ -176,14 +184,14 @@ async fn fan(calls: u32) -> Result<(f64, u64, OnFile), Problem> {
 pub async fn fan_out_10k(size: Size) -> Result<Figure, Problem> {
     let calls = size.of(10_000);
     let (mut fews, mut values, mut floors, mut all_turns) = (Vec::new(), Vec::new(), Vec::new(), 0);
-    for _ in 0..size.rounds() {
+    for _ in 0..size.short_rounds() {
         fews.push(fan(calls / 10).await?.0);
         let (value, turns, bench) = fan(calls).await?;
         values.push(value);
         all_turns += turns;
         floors.push(fan_of_floor(&bench, calls, turns)?);
     }
-    let turns = all_turns / u64::from(size.rounds());
+    let turns = all_turns / u64::from(size.short_rounds());
     let value = median(values);
     let times = value / median(fews);
     let figure = Figure::new(
@@ -216,7 +224,7 @@ fn fan_of_floor(bench: &OnFile, calls: u32, turns: u64) -> Result<f64, Problem> 
 pub async fn fan_out_1k(size: Size) -> Result<Figure, Problem> {
     let calls = size.of(1_000);
     let (mut values, mut floors, mut all_turns) = (Vec::new(), Vec::new(), 0);
-    for _ in 0..size.rounds() {
+    for _ in 0..size.short_rounds() {
         let (value, turns, bench) = fan(calls).await?;
         values.push(value);
         all_turns += turns;
@@ -229,7 +237,7 @@ pub async fn fan_out_1k(size: Size) -> Result<Figure, Problem> {
         Goal::AtMost(3.0, "at most 3 times the floor"),
         format!(
             "{calls} calls answered in {} turns",
-            all_turns / u64::from(size.rounds())
+            all_turns / u64::from(size.short_rounds())
         ),
     );
     checked(figure, size)
@@ -239,7 +247,7 @@ pub async fn fan_out_1k(size: Size) -> Result<Figure, Problem> {
 pub async fn nested(size: Size) -> Result<Figure, Problem> {
     let runs = size.of(200);
     let (mut seconds, mut batches, mut floors) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..size.rounds() {
+    for _ in 0..size.short_rounds() {
         let bench = OnFile::start().await?;
         let before = bench.meter.commits();
         let watch = Stopwatch::start();

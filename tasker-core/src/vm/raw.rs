@@ -126,6 +126,8 @@ struct Shared {
     heap: Heap,
     rt: Cell<*mut qjs::JSRuntime>,
     trip: Cell<Option<Trip>>,
+    /// At how many bytes QuickJS looks for garbage next, as this set it; 0: not yet.
+    collects_at: Cell<usize>,
     /// Limits apply; off while a realm is prepared.
     armed: Cell<bool>,
     ticks: Cell<u64>,
@@ -151,6 +153,7 @@ impl Shared {
             heap,
             rt: Cell::new(ptr::null_mut()),
             trip: Cell::new(None),
+            collects_at: Cell::new(0),
             armed: Cell::new(false),
             ticks: Cell::new(0),
             tick_debt: Cell::new(0),

@@ -34,6 +34,9 @@ impl Shared {
     fn allocate(&self, size: usize, make: impl Fn(&Heap) -> *mut c_void) -> *mut c_void {
         self.count(size);
         let memory = make(&self.heap);
+        if self.heap.has_grown() {
+            self.collect_later();
+        }
         let is_new = self.heap.refused.get() && self.trip.get().is_none() && self.armed.get();
         if !memory.is_null() || !is_new {
             return memory;
@@ -41,6 +44,30 @@ impl Shared {
         // The rest of the run is only unwinding, so that nothing can go on or swallow it.
         self.set_trip(Trip::Memory);
         make(&self.heap)
+    }
+
+    /// Lets a heap that grows grow to three times what the last collection left, up to a quarter of its limit.
+    ///
+    /// QuickJS looks for garbage whenever a heap has grown by a half: in one that grows to 15 MB and keeps all, eight times, which
+    /// together is three times all that is in it, and was a third of the time in which a fan makes 10,000 calls. Above that quarter it
+    /// goes on as it does: garbage must not be what a frame fails of that makes one large value.
+    fn collect_later(&self) {
+        let Some(rt) = NonNull::new(self.rt.get()) else {
+            return;
+        };
+        // SAFETY: `rt` is live (A); the function reads one word of it.
+        let collects_at = unsafe { qjs::JS_GetGCThreshold(rt.as_ptr()) } as usize;
+        if collects_at == self.collects_at.get() {
+            return;
+        }
+        // QuickJS has collected since: half as much again as was left.
+        let later = (self.heap.limit.get() / 4)
+            .min(collects_at.saturating_mul(2))
+            .max(collects_at);
+        self.collects_at.set(later);
+        // SAFETY: `rt` is live (A); the function writes one word of it, which QuickJS reads when it begins to make an object, before it takes
+        // memory, and writes after a collection: what is written within one is lost, and written at the next growth.
+        unsafe { qjs::JS_SetGCThreshold(rt.as_ptr(), later as qjs::size_t) };
     }
 
     fn count(&self, size: usize) {

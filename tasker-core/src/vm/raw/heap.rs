@@ -66,6 +66,8 @@ pub(super) struct Heap {
     churns: Cell<u32>,
     /// Arenas that were taken from the system, as far as [`Heap::make_room`] counts.
     taken: Cell<u8>,
+    /// It grew by [`TOGETHER`] arenas since [`Heap::has_grown`] was last asked.
+    grown: Cell<bool>,
     /// In which blocks lie that are not in the ring.
     piece: OnceCell<Piece>,
 }
@@ -99,6 +101,7 @@ impl Heap {
             churned: Cell::new(0),
             churns: Cell::new(0),
             taken: Cell::new(0),
+            grown: Cell::new(false),
             piece: OnceCell::new(),
         }
     }
@@ -236,6 +239,7 @@ impl Heap {
         if taken > 0 {
             return;
         }
+        self.grown.set(true);
         let Some(layout) = Self::layout((ARENA + 2 * HEADER) * usize::from(TOGETHER)) else {
             return;
         };
@@ -247,6 +251,11 @@ impl Heap {
                 std::alloc::dealloc(room, layout);
             }
         }
+    }
+
+    /// Whether a heap of at least [`GROWN`] bytes grew by [`TOGETHER`] arenas since this was last asked.
+    pub(super) fn has_grown(&self) -> bool {
+        self.grown.replace(false)
     }
 
     /// Shortens the arena that was taken last, if the piece wants that.
