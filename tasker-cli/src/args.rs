@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 use tasker_core::{RunStatus, TaskRunId};
@@ -38,7 +39,8 @@ pub struct Cli {
 /// The exit code to end with.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, u8> {
     let words: Vec<OsString> = words.into_iter().collect();
-    Cli::try_parse_from(&words).map_err(|error| {
+    Cli::try_parse_from(&words).map_err(|mut error| {
+        advise(&mut error, &words);
         let code = u8::try_from(error.exit_code()).unwrap_or(2);
         let in_json = words.iter().any(|word| word == "--json");
         if error.use_stderr() && in_json {
@@ -51,6 +53,32 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, u8> {
         }
         code
     })
+}
+
+/// Says where a word belongs that a command does not take where it stands.
+fn advise(error: &mut clap::Error, words: &[OsString]) {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else {
+        return;
+    };
+    if error.kind() != ErrorKind::UnknownArgument || word.starts_with('-') {
+        return;
+    }
+    let is_command = |name: &str| words.iter().any(|word| word == name);
+    let tip = if is_command("run") {
+        format!("the input goes behind --input: --input '{word}'")
+    } else if is_command("task") {
+        "the name goes behind --task, the input behind --input".to_owned()
+    } else if is_command("publish") {
+        format!(
+            "a folder goes behind --dir, with --all: --dir {word} --all; names of tasks go behind --specific: --specific {word}"
+        )
+    } else {
+        return;
+    };
+    error.insert(
+        ContextKind::Suggested,
+        ContextValue::StyledStrs(vec![tip.into()]),
+    );
 }
 
 /// What every command takes.

@@ -243,6 +243,27 @@ fn one_key_is_one_run() {
 }
 
 #[test]
+fn a_word_where_none_goes_is_told_where_it_goes() {
+    let folder = folder();
+    for (words, tip) in [
+        (&["run", "two", r#"{"n":1}"#][..], r#"--input '{"n":1}'"#),
+        (&["task", "two"], "behind --task"),
+        (&["publish", "tasks"], "--dir tasks --all"),
+        (&["publish", "--all", "two"], "--specific two"),
+    ] {
+        let refused = folder.tasker(words);
+        assert!(
+            refused.code == 2 && refused.err.contains(tip),
+            "{refused:?}"
+        );
+        let words = [words, &["--json"]].concat();
+        let refused = folder.tasker(&words);
+        let said: Value = serde_json::from_str(&refused.err).unwrap();
+        assert!(said["error"].as_str().unwrap().contains(tip), "{said}");
+    }
+}
+
+#[test]
 fn exit_codes_tell_how_a_run_ended() {
     let folder = folder();
     let failed = folder.tasker(&["run", "fails", "--poll"]);
