@@ -109,15 +109,16 @@ where
     }
 
     fn answer(self: Box<Self>, options: &Options, error: Option<Fault>) {
-        let result = match (error, self.kept) {
+        let Self { work, kept, reply } = *self;
+        // What it holds is the caller's alone again when the caller hears of it.
+        drop(work);
+        let result = match (error, kept) {
             (Some(error), _) => Err(error),
             (None, Some(kept)) => kept,
             (None, None) => Err(Fault::Storage(closed())),
         };
         // The caller may have stopped waiting; what was written stays written.
-        let _ = self
-            .reply
-            .send(result.map_err(|fault| fault.into_storage(&options.path)));
+        let _ = reply.send(result.map_err(|fault| fault.into_storage(&options.path)));
     }
 }
 

@@ -345,7 +345,7 @@ impl Core {
         match message {
             // They are taken after every message.
             Message::VmsReported => {}
-            Message::Committed { turns, replies } => self.turns_answered(&turns, replies),
+            Message::Committed { turns, replies } => self.turns_answered(turns, replies),
             Message::Finished { finishes, replies } => self.finishes_answered(&finishes, replies),
             Message::Released { frames, replies } => self.releases_answered(frames, replies),
             Message::NotMine { frame, lease } => self.not_mine(frame, lease),

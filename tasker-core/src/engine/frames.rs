@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use tasker_adaptor::{
-    CallSeq, ClaimedFrame, Epoch, Failure, FrameNext, Lease, MadeKind, Outcome, RunContext,
-    StackKind, StackRun, StackRunId, StackStatus, TaskName, TaskRunId, TaskVersion, Timestamp,
+    CallSeq, ClaimedFrame, Epoch, Failure, FrameNext, Lease, MadeKind, NewStackRun, Outcome,
+    RunContext, StackKind, StackRun, StackRunId, StackStatus, TaskName, TaskRunId, TaskVersion,
+    Timestamp,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +13,7 @@ use super::asking::Asking;
 use super::core::{Core, Message};
 use super::programs::Loaded;
 use super::threads::VmKey;
-use crate::run::{ChildKind, Effect, Event, Frame, MadeChild, Ready, ReadySource, TASKS};
+use crate::run::{ChildKind, Effect, Event, Frame, Ready, ReadySource, TASKS};
 use crate::vm::{Turn, VmDeliver};
 
 /// A frame whose VM is here.
@@ -90,7 +91,7 @@ impl Core {
                 frame.next = Some(turn.next.clone());
                 self.commits.push(turn);
             }
-            Effect::Begin { seq, made } => self.begin_child(id, seq, made),
+            Effect::Begin { seq, row } => self.begin_child(id, seq, row),
             Effect::Stop { seq, child } => match child.kind {
                 ChildKind::Timer(due) => {
                     self.timers.remove(&(due, id, seq));
@@ -138,11 +139,10 @@ impl Core {
     }
 
     /// A child that a committed turn made is begun.
-    fn begin_child(&mut self, frame: StackRunId, seq: CallSeq, made: MadeChild) {
+    fn begin_child(&mut self, frame: StackRunId, seq: CallSeq, row: NewStackRun) {
         let Some(parent) = self.hot.get(&frame) else {
             return;
         };
-        let row = made.row;
         match row.kind {
             MadeKind::Call {
                 service,

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tasker_adaptor::{
-    BlockedReason, Epoch, Failure, FrameNext, Json, LogLevel, LogLine, MadeKind, NewStackRun,
-    StackRunId, StorageError, TaskName, Timestamp,
+    BlockedReason, Failure, FrameNext, Json, LogLevel, LogLine, MadeKind, NewStackRun, StackRunId,
+    StorageError, TaskName, Timestamp,
 };
 
 use super::core::{Core, Message};
@@ -13,7 +13,7 @@ use super::options::Drive;
 use super::programs::Current;
 use super::threads::{VmDid, VmKey, VmReport};
 use crate::limits::Limit;
-use crate::run::{ChildKind, EXECUTE, Event, MadeChild, TASKS, execute_args};
+use crate::run::{EXECUTE, Event, TASKS, execute_args};
 use crate::service::UnknownOutcome;
 use crate::vm::{Made, Turn, TurnEnd};
 
@@ -141,20 +141,19 @@ impl Core {
         let options = &self.shared.options;
         for made in turn.made {
             let child = self.shared.ids.stack_run(time);
-            let (kind, claimed, known) = match made {
+            let (kind, claimed) = match made {
                 Made::Call {
                     service,
                     path,
                     args,
                     policy,
                 } => {
-                    let asked = self
-                        .shared
-                        .services
-                        .call_policy(&service, &path, policy.as_ref());
+                    let services = &self.shared.services;
                     let claimed = !by_hand
                         && asking < options.calls_in_flight
-                        && asked.is_ok_and(|asked| asked.unknown_outcome != UnknownOutcome::Block);
+                        && services
+                            .call_policy(&service, &path, policy.as_ref())
+                            .is_ok_and(|policy| policy.unknown_outcome != UnknownOutcome::Block);
                     asking += usize::from(claimed);
                     (
                         MadeKind::Call {
@@ -164,7 +163,6 @@ impl Core {
                             policy,
                         },
                         claimed,
-                        ChildKind::Elsewhere,
                     )
                 }
                 Made::Task { name, input } => {
@@ -188,7 +186,6 @@ impl Core {
                                     depth,
                                 },
                                 claimed,
-                                ChildKind::Elsewhere,
                             )
                         }
                         // No such task, or too deep: a call that is answered with an error which the task can catch.
@@ -205,7 +202,6 @@ impl Core {
                                     policy: None,
                                 },
                                 !by_hand,
-                                ChildKind::Elsewhere,
                             )
                         }
                     }
@@ -214,25 +210,14 @@ impl Core {
                     let due_at = time.plus_millis(i64::try_from(delay_ms).unwrap_or(i64::MAX));
                     let args = Json::from(&delay_ms).unwrap_or_default();
                     let path = path.to_owned();
-                    (
-                        MadeKind::Timer { path, args, due_at },
-                        false,
-                        ChildKind::Timer(due_at),
-                    )
+                    (MadeKind::Timer { path, args, due_at }, false)
                 }
-                Made::Signal { name } => (MadeKind::Signal { name }, false, ChildKind::Elsewhere),
+                Made::Signal { name } => (MadeKind::Signal { name }, false),
             };
-            let known = match (&kind, claimed) {
-                (MadeKind::Call { .. }, true) => ChildKind::Here(Epoch(1)),
-                _ => known,
-            };
-            rows.push(MadeChild {
-                row: NewStackRun {
-                    id: child,
-                    kind,
-                    claimed,
-                },
-                kind: known,
+            rows.push(NewStackRun {
+                id: child,
+                kind,
+                claimed,
             });
         }
         let next = match turn.end {

@@ -63,12 +63,22 @@ impl Core {
     /// A batch of turns was answered.
     pub(crate) fn turns_answered(
         &mut self,
-        turns: &[TurnCommit],
+        mut turns: Arc<[TurnCommit]>,
         replies: Vec<Result<TurnReceipt, CommitRefused>>,
     ) {
         self.commits_under_way -= 1;
         self.shared.hub.counts.turns(&replies);
-        for (turn, reply) in turns.iter().zip(replies) {
+        // Storage has let go of them, mostly.
+        let mut own = Arc::get_mut(&mut turns);
+        let mut made: Vec<_> = own
+            .iter_mut()
+            .flat_map(|turns| turns.iter_mut())
+            .map(|turn| std::mem::take(&mut turn.made))
+            .collect();
+        if own.is_none() {
+            made.extend(turns.iter().map(|turn| turn.made.clone()));
+        }
+        for ((turn, made), reply) in turns.iter().zip(made).zip(replies) {
             let is_current = self
                 .hot
                 .get(&turn.frame)
@@ -82,6 +92,7 @@ impl Core {
             let event = match reply {
                 Ok(receipt) => Event::Committed {
                     status: receipt.status,
+                    made,
                 },
                 Err(refused) => {
                     tracing::debug!(frame = %turn.frame, turn = %turn.turn, %refused, "a turn was refused");

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tasker_adaptor::{
-    CallSeq, CommitRefused, Delivery, DeliverySource, Epoch, FrameNext, Lease, LogLine,
+    CallSeq, CommitRefused, Delivery, DeliverySource, Epoch, FrameNext, Lease, LogLine, MadeKind,
     NewStackRun, Outcome, StackRunId, StackStatus, TaskRunId, Timestamp, TurnCommit, TurnNo,
 };
 
@@ -50,7 +50,7 @@ pub(crate) enum Phase {
     /// Its turn is being committed.
     Committing {
         consumed: Vec<Ready>,
-        made: Vec<MadeChild>,
+        made: Vec<Child>,
         dropped: Vec<CallSeq>,
         ends: bool,
     },
@@ -67,6 +67,20 @@ pub(crate) enum Phase {
 pub(crate) struct Child {
     pub(crate) id: StackRunId,
     pub(crate) kind: ChildKind,
+}
+
+impl Child {
+    /// A child whose row is committed with the turn that made it.
+    fn of(row: &NewStackRun) -> Self {
+        let kind = match &row.kind {
+            MadeKind::Timer { due_at, .. } => ChildKind::Timer(*due_at),
+            MadeKind::Call { .. } if row.claimed => ChildKind::Here(Epoch(1)),
+            MadeKind::Call { .. } | MadeKind::Frame { .. } | MadeKind::Signal { .. } => {
+                ChildKind::Elsewhere
+            }
+        };
+        Self { id: row.id, kind }
+    }
 }
 
 /// Where the outcome of an open child will come from.
@@ -102,13 +116,6 @@ pub(crate) enum ReadySource {
     Timer,
 }
 
-/// A child that the turn made, with what is to be done once it is committed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct MadeChild {
-    pub(crate) row: NewStackRun,
-    pub(crate) kind: ChildKind,
-}
-
 /// What can happen to a hot frame.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
@@ -117,13 +124,16 @@ pub(crate) enum Event {
     /// The VM ended a turn.
     TurnEnded {
         time: Timestamp,
-        made: Vec<MadeChild>,
+        made: Vec<NewStackRun>,
         dropped: Vec<CallSeq>,
         logs: Vec<LogLine>,
         next: FrameNext,
     },
-    /// The turn is committed; `status` is the frame's row now.
-    Committed { status: StackStatus },
+    /// The turn is committed, with these rows; `status` is the frame's row now.
+    Committed {
+        status: StackStatus,
+        made: Vec<NewStackRun>,
+    },
     /// The turn was refused whole.
     Refused(CommitRefused),
     /// A call that this worker asks was answered, at this epoch.
@@ -159,7 +169,7 @@ pub(crate) enum Effect {
     /// Commit this turn; send it again until it is answered.
     Commit(TurnCommit),
     /// The child is committed: ask the service, start the nested frame, or arm the timer; a pending row is for anyone.
-    Begin { seq: CallSeq, made: MadeChild },
+    Begin { seq: CallSeq, row: NewStackRun },
     /// The child was given up: cancel its call in flight, disarm its timer.
     Stop { seq: CallSeq, child: Child },
     /// Record this outcome by itself.
@@ -234,7 +244,7 @@ impl Frame {
     /// Children whose rows are this worker's though it asks nobody about them now: those of the turn that is being committed,
     /// and those whose outcome is kept here until the receipt of the write that records it (E3).
     pub(crate) fn held(&self) -> impl Iterator<Item = StackRunId> + '_ {
-        let (consumed, made): (&[Ready], &[MadeChild]) = match &self.phase {
+        let (consumed, made): (&[Ready], &[Child]) = match &self.phase {
             Phase::Committing { consumed, made, .. } => (consumed, made),
             Phase::Turning { consumed } => (consumed, &[]),
             _ => (&[], &[]),
@@ -244,7 +254,7 @@ impl Frame {
             .chain(&self.ready)
             .filter(|ready| matches!(ready.source, ReadySource::Local(_)))
             .map(|ready| ready.id);
-        made.iter().map(|child| child.row.id).chain(kept)
+        made.iter().map(|child| child.id).chain(kept)
     }
 
     /// The one `match`: every event in every phase.
@@ -274,7 +284,7 @@ impl Frame {
                 self.phase = phase;
                 effects.push(Effect::Commit(turn));
             }
-            Event::Committed { status } => {
+            Event::Committed { status, made: rows } => {
                 let Phase::Committing {
                     consumed,
                     made,
@@ -287,7 +297,7 @@ impl Frame {
                 for delivered in consumed {
                     self.children.remove(&delivered.seq);
                 }
-                self.committed(made, &dropped, ends, status, effects);
+                self.committed(made, rows, &dropped, ends, status, effects);
             }
             Event::Refused(reason) => {
                 let Phase::Committing { consumed, .. } =
@@ -466,11 +476,12 @@ impl Frame {
         &self,
         time: Timestamp,
         consumed: Vec<Ready>,
-        made: Vec<MadeChild>,
+        made: Vec<NewStackRun>,
         dropped: Vec<CallSeq>,
         logs: Vec<LogLine>,
         next: FrameNext,
     ) -> (TurnCommit, Phase) {
+        let children: Vec<Child> = made.iter().map(Child::of).collect();
         let turn = TurnCommit {
             frame: self.facts.id,
             task_run: self.facts.task_run,
@@ -495,9 +506,9 @@ impl Frame {
             // A child that was made and given up in one turn is still a row, so that numbering stays as the task saw it.
             dropped: dropped
                 .iter()
-                .filter_map(|seq| self.child_id(*seq, &made))
+                .filter_map(|seq| self.child_id(*seq, &children))
                 .collect(),
-            made: made.iter().map(|child| child.row.clone()).collect(),
+            made,
             logs,
             next,
         };
@@ -506,24 +517,25 @@ impl Frame {
             turn,
             Phase::Committing {
                 consumed,
-                made,
+                made: children,
                 dropped,
                 ends,
             },
         )
     }
 
-    fn child_id(&self, seq: CallSeq, made: &[MadeChild]) -> Option<StackRunId> {
+    fn child_id(&self, seq: CallSeq, made: &[Child]) -> Option<StackRunId> {
         if let Some(child) = self.children.get(&seq) {
             return Some(child.id);
         }
         let index = seq.0.checked_sub(self.made + 1)?;
-        made.get(index as usize).map(|child| child.row.id)
+        made.get(index as usize).map(|child| child.id)
     }
 
     fn committed(
         &mut self,
-        made: Vec<MadeChild>,
+        made: Vec<Child>,
+        rows: Vec<NewStackRun>,
         dropped: &[CallSeq],
         ends: bool,
         status: StackStatus,
@@ -531,20 +543,14 @@ impl Frame {
     ) {
         self.turn = self.turn.next();
         self.record_first = false;
-        for made in made {
+        for (child, row) in made.into_iter().zip(rows) {
             self.made += 1;
             let seq = CallSeq(self.made);
-            self.children.insert(
-                seq,
-                Child {
-                    id: made.row.id,
-                    kind: made.kind,
-                },
-            );
+            self.children.insert(seq, child);
             // The timers of an ended frame are cancelled with it.
-            let moot = ends && matches!(made.kind, ChildKind::Timer(_));
+            let moot = ends && matches!(child.kind, ChildKind::Timer(_));
             if !moot && !dropped.contains(&seq) {
-                effects.push(Effect::Begin { seq, made });
+                effects.push(Effect::Begin { seq, row });
             }
         }
         for seq in dropped {

@@ -7,9 +7,7 @@ use tasker_adaptor::{
     Outcome, StackRunId, StackStatus, TaskRunId, Timestamp, TurnCommit, TurnNo, WorkerId,
 };
 
-use super::frame::{
-    ChildKind, Effect, Event, Frame, FrameFacts, MadeChild, Phase, Ready, ReadySource,
-};
+use super::frame::{Effect, Event, Frame, FrameFacts, Phase, Ready, ReadySource};
 
 const DEPTH: usize = 10;
 
@@ -26,7 +24,7 @@ struct World {
     /// The turn that was sent and not stored.
     commit: Option<TurnCommit>,
     /// A turn was stored and its receipt is on the way.
-    receipt: Option<StackStatus>,
+    receipt: Option<(StackStatus, Vec<NewStackRun>)>,
     /// A release was sent and not answered.
     releasing: bool,
     /// Unread children are being read.
@@ -198,16 +196,18 @@ impl World {
                 let turn = self.commit.take().unwrap();
                 self.apply(&turn);
                 let unread = self.rows.values().any(|row| row.state == RowState::Settled);
-                self.receipt = Some(if unread {
+                let status = if unread {
                     StackStatus::PendingResume
                 } else {
                     StackStatus::SuspendedWaitingChild
-                });
+                };
+                self.receipt = Some((status, turn.made));
                 return;
             }
-            Step::Receipt => Event::Committed {
-                status: self.receipt.take().unwrap(),
-            },
+            Step::Receipt => {
+                let (status, made) = self.receipt.take().unwrap();
+                Event::Committed { status, made }
+            }
             Step::CommitRefused(reason) => {
                 self.commit = None;
                 Event::Refused(*reason)
@@ -344,13 +344,13 @@ impl World {
                 );
                 self.commit = Some(turn);
             }
-            Effect::Begin { seq, made } => {
+            Effect::Begin { seq, row: made } => {
                 let row = self
                     .rows
                     .get_mut(&seq)
                     .expect("a child is begun after it was committed");
-                assert_eq!(id(seq.0), made.row.id);
-                if made.row.claimed || row.kind == Kind::Timer {
+                assert_eq!(id(seq.0), made.id);
+                if made.claimed || row.kind == Kind::Timer {
                     assert_eq!(row.state, RowState::Unbegun, "a child is begun once");
                     row.state = RowState::Open;
                 }
@@ -424,25 +424,19 @@ enum Step {
     VmLost,
 }
 
-fn made_child(n: u32, kind: Kind) -> MadeChild {
-    let (made, known) = match kind {
-        Kind::Timer => (
-            MadeKind::Timer {
+fn made_child(n: u32, kind: Kind) -> NewStackRun {
+    NewStackRun {
+        id: id(n),
+        kind: match kind {
+            Kind::Timer => MadeKind::Timer {
                 path: "sleep".to_owned(),
                 args: Json::null(),
                 due_at: Timestamp::from_millis(5),
             },
-            ChildKind::Timer(Timestamp::from_millis(5)),
-        ),
-        Kind::Here => (call(), ChildKind::Here(Epoch(1))),
-        Kind::Elsewhere => (call(), ChildKind::Elsewhere),
-    };
-    let row = NewStackRun {
-        id: id(n),
-        kind: made,
+            Kind::Here | Kind::Elsewhere => call(),
+        },
         claimed: kind == Kind::Here,
-    };
-    MadeChild { row, kind: known }
+    }
 }
 
 fn call() -> MadeKind {

@@ -5,9 +5,7 @@
 mod frame;
 mod journal;
 
-pub(crate) use frame::{
-    Child, ChildKind, Effect, Event, Frame, FrameFacts, MadeChild, Ready, ReadySource,
-};
+pub(crate) use frame::{Child, ChildKind, Effect, Event, Frame, FrameFacts, Ready, ReadySource};
 pub(crate) use journal::{Attempted, Divergence, EXECUTE, History, TASKS, execute_args};
 
 #[cfg(feature = "process-wall")]
