@@ -299,7 +299,7 @@ async fn a_worker_whose_heartbeat_saw_the_clock_being_set_judges_nobody_before_i
         pass(&host.test, LEASE / 2, &both).await;
         let since = &second_control.methods()[asked..];
         let first_look = since.iter().position(|method| *method == "server_time");
-        if first_look.is_some_and(|at| since[at + 1] == "heartbeat") {
+        if first_look.is_some_and(|at| since.get(at + 1) == Some(&"heartbeat")) {
             seen_by_heartbeat += 1;
         }
         for control in [&first_control, &second_control] {
