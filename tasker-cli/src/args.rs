@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 use tasker_core::{RunStatus, TaskRunId};
 
@@ -63,17 +63,18 @@ fn advise(error: &mut clap::Error, words: &[OsString]) {
     if error.kind() != ErrorKind::UnknownArgument || word.starts_with('-') {
         return;
     }
-    let is_command = |name: &str| words.iter().any(|word| word == name);
-    let tip = if is_command("run") {
-        format!("the input goes behind --input: --input '{word}'")
-    } else if is_command("task") {
-        "the name goes behind --task, the input behind --input".to_owned()
-    } else if is_command("publish") {
-        format!(
+    let cli = Cli::command();
+    let command = words
+        .iter()
+        .skip(1)
+        .find_map(|word| cli.find_subcommand(word));
+    let tip = match command.map(clap::Command::get_name) {
+        Some("run") => format!("the input goes behind --input: --input '{word}'"),
+        Some("task") => "the name goes behind --task, the input behind --input".to_owned(),
+        Some("publish") => format!(
             "a folder goes behind --dir, with --all: --dir {word} --all; names of tasks go behind --specific: --specific {word}"
-        )
-    } else {
-        return;
+        ),
+        _ => return,
     };
     error.insert(
         ContextKind::Suggested,

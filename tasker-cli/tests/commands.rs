@@ -250,6 +250,7 @@ fn a_word_where_none_goes_is_told_where_it_goes() {
         (&["task", "two"], "behind --task"),
         (&["publish", "tasks"], "--dir tasks --all"),
         (&["publish", "--all", "two"], "--specific two"),
+        (&["publish", "run"], "--specific run"),
     ] {
         let refused = folder.tasker(words);
         assert!(

@@ -69,15 +69,13 @@ impl Core {
         self.commits_under_way -= 1;
         self.shared.hub.counts.turns(&replies);
         // Storage has let go of them, mostly.
-        let mut own = Arc::get_mut(&mut turns);
-        let mut made: Vec<_> = own
-            .iter_mut()
-            .flat_map(|turns| turns.iter_mut())
-            .map(|turn| std::mem::take(&mut turn.made))
-            .collect();
-        if own.is_none() {
-            made.extend(turns.iter().map(|turn| turn.made.clone()));
-        }
+        let made: Vec<_> = match Arc::get_mut(&mut turns) {
+            Some(own) => own
+                .iter_mut()
+                .map(|turn| std::mem::take(&mut turn.made))
+                .collect(),
+            None => turns.iter().map(|turn| turn.made.clone()).collect(),
+        };
         for ((turn, made), reply) in turns.iter().zip(made).zip(replies) {
             let is_current = self
                 .hot

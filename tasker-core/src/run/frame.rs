@@ -50,6 +50,7 @@ pub(crate) enum Phase {
     /// Its turn is being committed.
     Committing {
         consumed: Vec<Ready>,
+        /// What becomes known of them before the receipt (a claim of what is stored already) is kept with them.
         made: Vec<Child>,
         dropped: Vec<CallSeq>,
         ends: bool,

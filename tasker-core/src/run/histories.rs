@@ -506,6 +506,35 @@ fn a_commit_that_suspends_reads_what_settled_meanwhile() {
 }
 
 #[test]
+fn a_child_that_was_read_before_the_receipt_of_its_turn_is_delivered_once() {
+    let mut world = World::new();
+    let steps = [
+        Step::TurnEnds {
+            made: vec![Kind::Elsewhere],
+            drop: None,
+            ends: false,
+        },
+        Step::CommitStored,
+        Step::SettledElsewhere(CallSeq(1)),
+        Step::Read,
+        Step::Receipt,
+        Step::Read,
+        Step::TurnEnds {
+            made: vec![],
+            drop: None,
+            ends: false,
+        },
+        Step::CommitStored,
+        Step::Receipt,
+    ];
+    for step in &steps {
+        world.take(step);
+        world.check();
+    }
+    assert!(!world.turning, "it is delivered twice");
+}
+
+#[test]
 fn run_names_no_clock_no_runtime_no_engine() {
     for (file, text) in [
         ("frame.rs", include_str!("frame.rs")),
