@@ -92,7 +92,7 @@ mutate salvage tasker-core/src/run/frame.rs \
     's/if let ReadySource::Local\(epoch\) = ready\.source \{\s*effects\.push\(Effect::Record/if let ReadySource::Local(epoch) = ready.source \&\& false {\n                effects.push(Effect::Record/' \
     "unit crash_lab"
 mutate output-commit tasker-core/src/run/frame.rs \
-    's/let \(turn, phase\) = self\.commit\(time, consumed, made, dropped, logs, next\);/for child in \&made { effects.push(Effect::Begin { seq: CallSeq(self.made + 1), made: child.clone() }); }\n                let (turn, phase) = self.commit(time, consumed, made, dropped, logs, next);/' \
+    's/let \(turn, phase\) = self\.commit\(time, consumed, made, dropped, logs, next\);/for child in \&made { effects.push(Effect::Begin { seq: CallSeq(self.made + 1), row: child.clone() }); }\n                let (turn, phase) = self.commit(time, consumed, made, dropped, logs, next);/' \
     "unit crash_lab"
 mutate early-answer tasker-core/src/run/frame.rs \
     's/expected => \{/expected => {\n                if expected.is_none() { return; }/' \

@@ -90,6 +90,7 @@ impl Settings {
                 clock: self.clock.clone(),
                 asked: None,
             },
+            ahead: None,
         };
         let handle = std::thread::Builder::new()
             .name(format!("tasker-vm-{n}"))
@@ -220,6 +221,8 @@ struct ThreadHome {
     cache: Arc<BytecodeCache>,
     os_thread: OsThread,
     watched: WatchedThread,
+    /// The command after the one under way, if it has come.
+    ahead: Option<VmCommand>,
 }
 
 impl ThreadHome {
@@ -227,6 +230,10 @@ impl ThreadHome {
         self.os_thread.is_here();
         let mut worker = Worker::new(VmPool::new(Arc::clone(&self.cache), PREPARED));
         while let Some(command) = self.next(&mut worker) {
+            self.ahead = self.inbox.try_recv().ok();
+            if let Some(next) = &self.ahead {
+                worker.prefetch(next);
+            }
             if let Some(report) = worker.handle(command, &mut self.watched)
                 && self.outbox.put(report) >= REPORTS
             {
@@ -236,7 +243,10 @@ impl ThreadHome {
     }
 
     /// The next command. While there is none, realms are prepared.
-    fn next(&self, worker: &mut Worker) -> Option<VmCommand> {
+    fn next(&mut self, worker: &mut Worker) -> Option<VmCommand> {
+        if let Some(command) = self.ahead.take() {
+            return Some(command);
+        }
         loop {
             match self.inbox.try_recv() {
                 Ok(command) => return Some(command),

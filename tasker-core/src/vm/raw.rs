@@ -34,6 +34,7 @@ mod arena;
 mod callbacks;
 mod context;
 mod heap;
+mod hot_lines;
 mod keys;
 mod shapes;
 mod template;
@@ -270,6 +271,13 @@ impl Runtime {
                 ctx,
                 shared: pointer,
             })
+        }
+    }
+
+    /// Has what a turn touches brought into the processor's caches, without waiting for it.
+    pub(super) fn prefetch(&self) {
+        if let Some(piece) = self.shared().heap.piece() {
+            piece.prefetch();
         }
     }
 

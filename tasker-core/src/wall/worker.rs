@@ -91,6 +91,15 @@ impl Worker {
         self.pool.refill()
     }
 
+    /// This command comes next: what it touches is brought into the caches while another one is carried out.
+    pub(crate) fn prefetch(&self, next: &VmCommand) {
+        if let VmCommand::Deliver { key, .. } = next
+            && let Some((vm, _)) = self.vms.get(key)
+        {
+            vm.prefetch();
+        }
+    }
+
     /// Limits of a VM that is here.
     #[cfg(feature = "process-wall")]
     pub(crate) fn limits(&self, key: VmKey) -> Option<&Arc<Limits>> {

@@ -2,9 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::Template;
+use tasker_adaptor::{CallSeq, Json, Outcome, TaskName, TaskVersion, Timestamp};
+
+use super::{LINE, Piece, Template};
+use crate::limits::Limits;
+use crate::service::ServiceStyle;
+use crate::task::{Module, ModuleFormat, Program};
 use crate::vm::realm::{self, With};
+use crate::vm::{RunInfo, ToolNames, Vm, VmDeliver, VmStart};
 
 const KINDS: [With; 3] = [With::Nothing, With::Usual, With::Date];
 
@@ -94,4 +101,86 @@ fn an_arena_that_comes_and_goes_is_held() {
         took
     });
     assert_eq!(turns, [true, true, false, false]);
+}
+
+#[test]
+#[cfg_attr(
+    not(all(target_os = "linux", target_arch = "x86_64")),
+    ignore = "the lists are of images on Linux and x86-64"
+)]
+fn what_turns_touch_is_known_of_each_kind_of_image() {
+    for with in KINDS {
+        let image = Template::of(&realm::built(0, with)).unwrap();
+        let end = image.words.len() * 8;
+        let most = image.words.len() * 8 / LINE / 10;
+        assert!(
+            (50..most).contains(&image.hot.len()),
+            "{with:?}: {} lines; a realm is laid out otherwise than when they were found: run .config/hot_lines.sh",
+            image.hot.len()
+        );
+        assert!(image.hot.is_sorted());
+        assert!(image.hot.iter().all(|line| usize::from(*line) * LINE < end));
+    }
+}
+
+/// Written before each traced turn, and after it.
+static TURN: AtomicU32 = AtomicU32::new(0);
+
+/// What `.config/hot_lines.sh` looks on at. It says where images lie and turns a frame in each of them.
+#[test]
+#[ignore = "a program for .config/hot_lines.sh"]
+fn turns_to_trace() {
+    println!("\nmark {:p}", &raw const TURN);
+    for with in KINDS {
+        let (runtime, host) = realm::realm(&Arc::default(), with);
+        let Some(Piece::Copy { memory, template }) = runtime.shared().heap.piece() else {
+            panic!("no copy");
+        };
+        let layout = super::hot_lines::layout(&template.words);
+        let (start, bytes) = (memory.start, template.words.len() * 8);
+        println!("image {with:?} {layout:016x} {start:p} {bytes}");
+        let (mut vm, _) = Vm::start(runtime, host, &asks_and_asks());
+        for seq in 1..=8 {
+            let deliver = VmDeliver {
+                time: Timestamp::from_millis(1_700_000_000_000),
+                items: vec![(CallSeq(seq), answer())],
+            };
+            TURN.store(seq, Ordering::Relaxed);
+            let turn = vm.deliver(&deliver);
+            TURN.store(0, Ordering::Relaxed);
+            assert_eq!(turn.made.len(), 1, "{turn:?}");
+        }
+    }
+}
+
+fn answer() -> Outcome {
+    Outcome::Completed(Some(
+        Json::parse(r#"{"n":7,"text":"an answer","tags":["a"]}"#).unwrap(),
+    ))
+}
+
+fn asks_and_asks() -> VmStart {
+    const SOURCE: &str = "module.exports = async function asks(input, { tools }) {
+        let last = null;
+        for (let n = 0; ; n++) last = await tools.bench.step({ n, text: 'a step of a chain', tags: ['a'] });
+    }";
+    VmStart {
+        program: Arc::new(Program {
+            name: TaskName::new("asks"),
+            version: TaskVersion::new("v1"),
+            entry: Module {
+                path: "asks.js".into(),
+                source: SOURCE.into(),
+                format: ModuleFormat::CommonJs,
+            },
+            modules: Vec::new(),
+            bare_function: None,
+        }),
+        input: Json::null(),
+        seed: [7; 32],
+        time: Timestamp::from_millis(1_700_000_000_000),
+        tools: Arc::new(ToolNames::new([("bench".to_owned(), ServiceStyle::Plain)])),
+        run: RunInfo::default(),
+        limits: Arc::new(Limits::default()),
+    }
 }
