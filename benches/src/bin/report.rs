@@ -12,6 +12,7 @@
 //! Each figure is taken in a process of its own, one after the other, so that none depends on what those before it left behind:
 //! threads, caches, the heap of the allocator.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 
@@ -129,7 +130,7 @@ async fn report(options: &Options) -> Result<(), Problem> {
         }
     }
     if options.json {
-        println!("[{}]", taken.join(","));
+        say(format_args!("[{}]", taken.join(",")))?;
     }
     if problems.is_empty() {
         Ok(())
@@ -138,13 +139,18 @@ async fn report(options: &Options) -> Result<(), Problem> {
     }
 }
 
+/// Prints a line; whoever reads may be gone.
+fn say(line: impl std::fmt::Display) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{line}")
+}
+
 /// Takes and prints figures: them as JSON, and whether all could be taken.
 async fn take_here(names: &[&'static str], size: Size) -> Result<(String, bool), Problem> {
     let (mut taken, mut complete) = (Vec::new(), true);
     for name in names {
         match take(name, size).await {
             Ok(figure) => {
-                println!("{figure}");
+                say(&figure)?;
                 taken.push(serde_json::to_string(&figure)?);
             }
             Err(problem) => {
@@ -161,7 +167,7 @@ fn absent(names: &[&'static str], problem: &Problem) -> Result<String, Problem> 
     let mut absent = Vec::new();
     for name in names {
         let figure = Figure::absent(name, "", problem.to_string());
-        println!("{figure}");
+        say(&figure)?;
         absent.push(serde_json::to_string(&figure)?);
     }
     Ok(absent.join(","))
@@ -179,7 +185,7 @@ async fn take_apart(names: &[&'static str], quick: bool) -> Result<(String, bool
     while let Some(line) = lines.next_line().await? {
         match line.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
             Some(json) => figures = Some(json.to_owned()),
-            None => println!("{line}"),
+            None => say(&line)?,
         }
     }
     let status = report.wait().await?;

@@ -231,8 +231,8 @@ impl ThreadHome {
         let mut worker = Worker::new(VmPool::new(Arc::clone(&self.cache), PREPARED));
         while let Some(command) = self.next(&mut worker) {
             self.ahead = self.inbox.try_recv().ok();
-            if let Some(next) = &self.ahead {
-                worker.prefetch(next);
+            if let Some(VmCommand::Deliver { key, .. }) = &self.ahead {
+                worker.prefetch(*key);
             }
             if let Some(report) = worker.handle(command, &mut self.watched)
                 && self.outbox.put(report) >= REPORTS

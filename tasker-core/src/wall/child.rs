@@ -14,7 +14,7 @@ use tasker_adaptor::Failure;
 use super::answers::{PROTOCOL, Ready, write_fault, write_ready, write_replayed_one, write_report};
 use super::check::max_answer;
 use super::codec::{LENGTH, split};
-use super::commands::CommandReader;
+use super::commands::{CommandReader, turn_of};
 use super::confine;
 use super::guard::{Spent, since};
 use super::processor;
@@ -213,6 +213,11 @@ impl VmThread {
                     Ok(None) => continue,
                     Err(garbled) => fail(garbled.0),
                 };
+                if let Ok(Some((next, _))) = split(&bytes[taken..filled], u64::MAX)
+                    && let Some(key) = turn_of(next)
+                {
+                    worker.prefetch(key);
+                }
                 let mut watched = WatchedThread {
                     clockwork: &self.clockwork,
                     output: self.output,

@@ -314,6 +314,14 @@ impl CommandReader {
     }
 }
 
+/// The VM of which this message, which is not read yet, asks a turn.
+pub(crate) fn turn_of(body: &[u8]) -> Option<VmKey> {
+    let input = &mut Input(body);
+    let is_turn = input.byte().ok()? == DELIVER;
+    let id = input.number().ok()?;
+    is_turn.then_some(VmKey(id))
+}
+
 fn read_style(input: &mut Input<'_>) -> Result<ServiceStyle, Garbled> {
     match input.byte()? {
         0 => Ok(ServiceStyle::Plain),

@@ -13,7 +13,7 @@ use tasker_adaptor::{
 use super::answers::{Answer, read_answer, write_report};
 use super::check::{Believed, Ledger, max_answer};
 use super::codec::{LENGTH, split};
-use super::commands::{CommandReader, CommandWriter};
+use super::commands::{CommandReader, CommandWriter, turn_of};
 use super::wire::{Garbled, Output};
 use super::worker::{VmCommand, VmDid, VmKey, VmReport, Watched, Worker};
 use crate::limits::Limits;
@@ -271,6 +271,18 @@ fn a_program_crosses_once() {
     let twice = written(&[started(1, None), started(2, None)]);
     assert!(twice.len() - once < 200, "{} and {once}", twice.len());
     assert_eq!(answers(&twice).len(), 2);
+}
+
+#[test]
+fn whose_turn_comes_next_is_known_before_its_message_is_read() {
+    let next = |command| {
+        let bytes = written(&[command]);
+        let body = split(&bytes, u64::MAX).unwrap().unwrap().0;
+        assert_eq!((turn_of(&body[..0]), turn_of(&body[..1])), (None, None));
+        turn_of(body)
+    };
+    assert_eq!(next(delivered(7, 1, value("1"))), Some(VmKey(7)));
+    assert_eq!(next(VmCommand::Drop { key: VmKey(7) }), None);
 }
 
 #[test]

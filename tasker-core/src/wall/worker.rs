@@ -91,11 +91,9 @@ impl Worker {
         self.pool.refill()
     }
 
-    /// This command comes next: what it touches is brought into the caches while another one is carried out.
-    pub(crate) fn prefetch(&self, next: &VmCommand) {
-        if let VmCommand::Deliver { key, .. } = next
-            && let Some((vm, _)) = self.vms.get(key)
-        {
+    /// The next turn is of this VM: what it touches is brought into the caches while another command is carried out.
+    pub(crate) fn prefetch(&self, key: VmKey) {
+        if let Some((vm, _)) = self.vms.get(&key) {
             vm.prefetch();
         }
     }
