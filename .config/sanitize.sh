@@ -6,7 +6,7 @@
 # Not part of .ci/run: it builds everything once more. It needs the sanitizer's runtime, which comes with stable Rust for x86_64
 # Linux, and a nightly feature of the compiler, which RUSTC_BOOTSTRAP lets the stable one use.
 #
-# Left out: tests of how large an image of a realm is and of when a heap is looked through for garbage (QuickJS has no arenas here), and
+# Left out: tests of how an image of a realm is laid out and of when a heap is looked through for garbage (QuickJS has no arenas here), and
 # those with the wall of processes, whose children may not have the address space that the sanitizer asks for. Globals that are defined
 # twice are not looked for: tables of SQLite are reported, which is linked once. Nor are leaks: tests report some.
 set -euo pipefail
