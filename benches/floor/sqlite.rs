@@ -15,7 +15,8 @@ use uuid::Builder;
 const SCHEMA: &str = concat!(
     include_str!("../../tasker-adaptor-sqlite/migrations/0001_first.sql"),
     include_str!("../../tasker-adaptor-sqlite/migrations/0002_calls.sql"),
-    include_str!("../../tasker-adaptor-sqlite/migrations/0003_lean.sql")
+    include_str!("../../tasker-adaptor-sqlite/migrations/0003_lean.sql"),
+    include_str!("../../tasker-adaptor-sqlite/migrations/0004_counters.sql")
 );
 const STATEMENTS: usize = 64;
 /// As the adaptor's writer.
@@ -49,6 +50,8 @@ pub struct Frame {
     parent: Option<i64>,
     /// Its children are frames, which settle by themselves before they are delivered.
     nests: bool,
+    /// Turns that it has had.
+    turns: u32,
     made: u32,
     delivered: u32,
     /// Rows of children in the order made, the undelivered ones last.
@@ -231,13 +234,13 @@ const CALLS_AT_ONCE: usize = 8;
 
 macro_rules! calls {
     () => {
-        "INSERT OR FAIL INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
-         made_count, delivered_count, dropped_count, attempt, in_doubt, service, path, args, created_at, started_at) VALUES "
+        "INSERT OR FAIL INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, owner, epoch, \
+         attempt, in_doubt, service, path, args, created_at, started_at) VALUES "
     };
 }
 macro_rules! call {
     () => {
-        "(?, ?, ?, 'call', ?, 0, 0, 'processing', ?, 1, 0, 0, 0, 0, 1, 0, 'bench', 'step', ?, ?, ?)"
+        "(?, ?, ?, 'call', ?, 0, 0, 'processing', ?, 1, 1, 0, 'bench', 'step', ?, ?, ?)"
     };
 }
 macro_rules! four_calls {
@@ -249,29 +252,28 @@ macro_rules! four_calls {
 const CALL_VALUES: usize = 8;
 
 /// What a transaction writes with; the constants below are its places.
-const SQL: [&str; 14] = [
+const SQL: [&str; 15] = [
     "INSERT INTO task_runs (id, task, version, status, input, request_hash, priority, run_at, created_at) \
      VALUES (?1, 'chain', ?2, 'queued', ?3, ?4, 0, ?5, ?5)",
-    "INSERT INTO stack_runs (id, task_run_id, kind, seq, depth, priority, status, epoch, turn, made_count, delivered_count, \
-     dropped_count, attempt, in_doubt, ready_at, service, path, version, created_at) \
-     VALUES (?1, ?2, 'frame', 0, 0, 0, 'pending', 0, 0, 0, 0, 0, 0, 0, ?3, 'task', 'chain', ?4, ?3)",
+    "INSERT INTO stack_runs (id, task_run_id, kind, seq, depth, priority, status, epoch, attempt, in_doubt, \
+     ready_at, service, path, version, created_at) VALUES (?1, ?2, 'frame', 0, 0, 0, 'pending', 0, 0, 0, ?3, 'task', 'chain', ?4, ?3)",
     "UPDATE stack_runs SET status = 'processing', owner = ?2, epoch = epoch + 1, ready_at = NULL WHERE no = ?1",
     "UPDATE task_runs SET status = 'processing', started_at = ?2 WHERE id = ?1",
     "UPDATE stack_runs SET status = 'completed', outcome = ?2, owner = NULL, settled_at = ?3, \
      delivered_order = ?4, delivered_turn = 1, delivered_at = ?3 WHERE no = ?1",
     "UPDATE stack_runs SET delivered_order = ?2, delivered_turn = 1, delivered_at = ?3, unread = NULL WHERE no = ?1",
-    "INSERT INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
-     made_count, delivered_count, dropped_count, attempt, in_doubt, service, path, args, created_at, started_at) \
-     VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, 'processing', ?6, 1, 0, 0, 0, 0, 1, 0, ?7, ?8, ?9, ?10, ?10)",
-    "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, started_at = COALESCE(started_at, ?4) WHERE no = ?1",
-    "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, started_at = COALESCE(started_at, ?4), \
-     status = 'suspended_waiting_child' WHERE no = ?1",
-    "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, started_at = COALESCE(started_at, ?4), \
-     status = 'completed', outcome = ?5, owner = NULL, unread = parent_no, settled_at = ?4 WHERE no = ?1",
+    "INSERT INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, owner, epoch, \
+     attempt, in_doubt, service, path, args, created_at, started_at) \
+     VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, 'processing', ?6, 1, 1, 0, ?7, ?8, ?9, ?10, ?10)",
+    "UPDATE frame_counters SET turn = ?2, made_count = ?3, delivered_count = ?4, dropped_count = 0 WHERE no = ?1",
+    "UPDATE stack_runs SET started_at = COALESCE(started_at, ?2), status = 'suspended_waiting_child' WHERE no = ?1",
+    "UPDATE stack_runs SET started_at = COALESCE(started_at, ?2), status = 'completed', outcome = ?3, owner = NULL, \
+     unread = parent_no, settled_at = ?2 WHERE no = ?1",
     "UPDATE stack_runs SET status = 'pending_resume' WHERE no = ?1",
     "UPDATE task_runs SET status = 'completed', outcome = ?2, ended_at = ?3 WHERE id = ?1",
     concat!(calls!(), call!()),
     concat!(calls!(), four_calls!(), ",", four_calls!()),
+    "INSERT INTO frame_counters (no, turn, made_count, delivered_count, dropped_count) VALUES (?1, 0, 0, 0, 0)",
 ];
 const NEW_RUN: usize = 0;
 const NEW_ROOT: usize = 1;
@@ -280,13 +282,14 @@ const BEGIN_RUN: usize = 3;
 const DELIVER: usize = 4;
 const DELIVER_RECORDED: usize = 5;
 const MAKE: usize = 6;
-const GO_ON: usize = 7;
+const COUNT: usize = 7;
 const SUSPEND: usize = 8;
 const END: usize = 9;
 const WAKE: usize = 10;
 const END_RUN: usize = 11;
 const MAKE_CALL: usize = 12;
 const MAKE_CALLS: usize = 13;
+const NEW_COUNTERS: usize = 14;
 
 impl<'c> Batch<'c> {
     fn statement(&mut self, which: usize) -> rusqlite::Result<&mut CachedStatement<'c>> {
@@ -351,11 +354,13 @@ impl<'c> Batch<'c> {
         self.execute(NEW_RUN, params![run, VERSION, INPUT, HASH, TIME])?;
         self.execute(NEW_ROOT, params![id, run, TIME, VERSION])?;
         *self.rows += 1;
+        self.execute(NEW_COUNTERS, [*self.rows])?;
         Ok(Frame {
             run,
             no: *self.rows,
             parent: None,
             nests: false,
+            turns: 0,
             made: 0,
             delivered: 0,
             children: Vec::new(),
@@ -395,6 +400,7 @@ impl<'c> Batch<'c> {
             no,
             parent: Some(frame.no),
             nests: false,
+            turns: 0,
             made: 0,
             delivered: 0,
             children: Vec::new(),
@@ -412,17 +418,23 @@ impl<'c> Batch<'c> {
             ],
         )?;
         *self.rows += 1;
+        self.execute(NEW_COUNTERS, [*self.rows])?;
         frame.children.push(*self.rows);
         Ok(*self.rows)
     }
 
-    fn go_on(&mut self, frame: &Frame, ends: bool) -> rusqlite::Result<()> {
-        let (no, made, delivered) = (frame.no, frame.made, frame.delivered);
-        if !ends {
-            let which = if delivered == 0 { SUSPEND } else { GO_ON };
-            return self.execute(which, params![no, made, delivered, TIME]);
+    fn go_on(&mut self, frame: &mut Frame, ends: bool) -> rusqlite::Result<()> {
+        let no = frame.no;
+        frame.turns += 1;
+        let counted = params![no, frame.turns, frame.made, frame.delivered];
+        self.execute(COUNT, counted)?;
+        if !ends && frame.turns > 1 {
+            return Ok(());
         }
-        self.execute(END, params![no, made, delivered, TIME, OUTCOME])?;
+        if !ends {
+            return self.execute(SUSPEND, params![no, TIME]);
+        }
+        self.execute(END, params![no, TIME, OUTCOME])?;
         if let Some(parent) = frame.parent {
             self.execute(WAKE, [parent])
         } else {

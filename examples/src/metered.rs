@@ -137,6 +137,10 @@ impl<S: Storage> Queue for Metered<S> {
         self.inner.commit(turns).await
     }
 
+    fn has_one_writer(&self) -> bool {
+        self.inner.has_one_writer()
+    }
+
     async fn claim_frames(&self, claim: Claim) -> Result<Vec<ClaimedFrame>, StorageError> {
         self.meter.count("claim_frames");
         self.inner.claim_frames(claim).await

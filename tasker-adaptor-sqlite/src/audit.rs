@@ -14,12 +14,24 @@ const HERE: &[(&str, &str)] = &[
     ("w.id=s.owner", "w.no=s.owner"),
     ("parent_id", "parent_no"),
     (
+        "f.turn",
+        "(SELECT k.turn FROM frame_counters k WHERE k.no=f.no)",
+    ),
+    (
+        "f.made_count",
+        "(SELECT k.made_count FROM frame_counters k WHERE k.no=f.no)",
+    ),
+    (
+        "f.delivered_count",
+        "(SELECT k.delivered_count FROM frame_counters k WHERE k.no=f.no)",
+    ),
+    (
         "s.status='blocked')",
         "s.status='blocked' AND s.blocked_reason IS NOT NULL)",
     ),
 ];
 
-/// Columns that follow from others, and are there so that an index can be about them.
+/// Columns and rows that follow from others, and are there so that an index can be about them.
 const MARKERS: &[AuditQuery] = &[
     AuditQuery {
         name: "waits",
@@ -31,6 +43,12 @@ const MARKERS: &[AuditQuery] = &[
         claim: "a row is marked exactly while it is settled and not delivered, until its run is folded",
         sql: "SELECT s.id FROM stack_runs s WHERE s.unread IS NOT IIF(s.status IN ('completed','failed') AND s.delivered_order IS NULL, s.parent_no, NULL) \
               AND NOT EXISTS (SELECT 1 FROM task_runs r WHERE r.id=s.task_run_id AND r.folded_at IS NOT NULL)",
+    },
+    AuditQuery {
+        name: "counters",
+        claim: "each frame has counters, and nothing else has",
+        sql: "SELECT s.id FROM stack_runs s WHERE (s.kind='frame')<>EXISTS (SELECT 1 FROM frame_counters k WHERE k.no=s.no) \
+              UNION ALL SELECT k.no FROM frame_counters k WHERE NOT EXISTS (SELECT 1 FROM stack_runs s WHERE s.no=k.no)",
     },
     AuditQuery {
         name: "blocked",

@@ -40,7 +40,8 @@ pub(crate) fn request_cancel(
     let begun = tx
         .conn
         .cached(
-            "SELECT 1 FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' AND parent_no IS NULL AND turn > 0",
+            "SELECT 1 FROM stack_runs f CROSS JOIN frame_counters k ON k.no = f.no \
+             WHERE f.task_run_id = ?1 AND f.kind = 'frame' AND f.parent_no IS NULL AND k.turn > 0",
         )?
         .exists([run.key()])?;
     if !begun || status == RunStatus::Blocked {
@@ -134,8 +135,8 @@ fn fail_open_rows(tx: &mut Tx<'_>, run: TaskRunId, now: Timestamp) -> Outcome<()
     let frames: Vec<FrameRow> = tx
         .conn
         .cached(
-            "SELECT no, parent_no, status NOT IN ('completed','failed','cancelled'), turn \
-             FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' ORDER BY no",
+            "SELECT f.no, f.parent_no, f.status NOT IN ('completed','failed','cancelled'), k.turn \
+             FROM stack_runs f CROSS JOIN frame_counters k ON k.no = f.no WHERE f.task_run_id = ?1 AND f.kind = 'frame' ORDER BY f.no",
         )?
         .query_map([run.key()], |row| {
             Ok(FrameRow {

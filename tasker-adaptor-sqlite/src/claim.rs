@@ -10,7 +10,7 @@ use tasker_adaptor::{
 };
 
 use crate::cached::Cached as _;
-use crate::columns::{Cells, HasKey, STACK_RUN_WIDTH, stack_run, stack_run_columns};
+use crate::columns::{Cells, HasKey, STACK_RUN_WIDTH, stack_run, stack_run_columns, turns};
 use crate::fault::{Fault, Outcome};
 use crate::mirror::CallRow;
 use crate::tree::{BlockedRow, block, follow_root, has_unread, live};
@@ -136,7 +136,8 @@ pub(crate) fn reload_frame(
     let found: Option<(i64, i64, bool, String)> = tx
         .conn
         .cached(
-            "SELECT no, turn, parent_no IS NULL, task_run_id FROM stack_runs WHERE id = ?1 AND owner = ?2 AND kind = 'frame'",
+            "SELECT f.no, k.turn, f.parent_no IS NULL, f.task_run_id FROM stack_runs f CROSS JOIN frame_counters k ON k.no = f.no \
+             WHERE f.id = ?1 AND f.owner = ?2 AND f.kind = 'frame'",
         )?
         .query_row((frame.key(), owner), |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
@@ -324,9 +325,11 @@ fn with_run_or_block(
             tracing::error!(%what, %problem, "a stored value is damaged; its run is blocked");
             let (row, run) = tx
                 .conn
-                .cached(
-                    "SELECT id, parent_no, kind = 'frame', turn, task_run_id FROM stack_runs WHERE no = ?1",
-                )?
+                .cached(concat!(
+                    "SELECT id, parent_no, kind = 'frame', ",
+                    turns!(),
+                    ", task_run_id FROM stack_runs WHERE no = ?1"
+                ))?
                 .query_row([no], |row| {
                     Ok((
                         BlockedRow {

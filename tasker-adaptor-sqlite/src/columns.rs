@@ -69,7 +69,15 @@ pub(crate) fn stack_run_columns(parent: &str) -> String {
 /// The id of the frame that made a row, where the query does not have it already. Of a row whose frame is gone: no id.
 pub(crate) const PARENT: &str = "CASE WHEN s.parent_no IS NOT NULL THEN COALESCE((SELECT p.id FROM stack_runs p WHERE p.no = s.parent_no), '') END";
 
-const STACK_RUN: &str = "s.kind, s.seq, s.depth, s.status, CASE WHEN s.owner IS NOT NULL THEN (SELECT w.id FROM workers w WHERE w.no = s.owner) END AS owner, s.epoch, s.turn, s.made_count, s.delivered_count, s.delivered_order, s.delivered_turn, s.delivered_at, s.attempt, s.in_doubt, s.due_at, s.service, s.path, s.args, s.version, s.outcome, s.blocked_reason, s.created_at, s.started_at, s.settled_at, s.take_overs, s.policy";
+const STACK_RUN: &str = "s.kind, s.seq, s.depth, s.status, CASE WHEN s.owner IS NOT NULL THEN (SELECT w.id FROM workers w WHERE w.no = s.owner) END AS owner, s.epoch, CASE s.kind WHEN 'frame' THEN (SELECT k.turn FROM frame_counters k WHERE k.no = s.no) ELSE 0 END, CASE s.kind WHEN 'frame' THEN (SELECT k.made_count FROM frame_counters k WHERE k.no = s.no) ELSE 0 END, CASE s.kind WHEN 'frame' THEN (SELECT k.delivered_count FROM frame_counters k WHERE k.no = s.no) ELSE 0 END, s.delivered_order, s.delivered_turn, s.delivered_at, s.attempt, s.in_doubt, s.due_at, s.service, s.path, s.args, s.version, s.outcome, s.blocked_reason, s.created_at, s.started_at, s.settled_at, s.take_overs, s.policy";
+
+/// The turns of a row of `stack_runs`, of which calls have none.
+macro_rules! turns {
+    () => {
+        "COALESCE((SELECT k.turn FROM frame_counters k WHERE k.no = stack_runs.no), 0)"
+    };
+}
+pub(crate) use turns;
 
 /// How many columns [`stack_run_columns`] gives.
 pub(crate) const STACK_RUN_WIDTH: usize = 29;

@@ -1,7 +1,8 @@
 //! The commit of turns (PROTOCOL a3): all fences, then all settlements and inserts, then all next statuses with their wakes.
 //!
 //! The hot path: a step of a chain is one UPDATE of the call that it delivers, one INSERT of the made one, together with seven others where
-//! there are, and one UPDATE of the frame; the UPDATEs touch one index, that by owner. Fences ([`crate::fence`]) come before anything is
+//! there are, and one UPDATE of the frame's counters; the UPDATEs touch one index, that by owner. The frame's own row is written when its
+//! status changes. Fences ([`crate::fence`]) come before anything is
 //! written, so that a refused turn leaves nothing to undo; what they look at is in the writer's [mirror](crate::mirror), or read with one
 //! statement, the frame with the call that it delivers.
 
@@ -276,15 +277,10 @@ fn move_frame(
         }
         None => ("cancelled", None),
     };
-    statements.hot(Hot::End)?.execute((
-        frame.no,
-        frame.made,
-        frame.delivered,
-        frame.dropped,
-        turn.time.as_millis(),
-        status,
-        outcome,
-    ))?;
+    count(statements, turn, frame)?;
+    statements
+        .hot(Hot::End)?
+        .execute((frame.no, turn.time.as_millis(), status, outcome))?;
     frame.status = status.parse()?;
     frame.run_cancelled = ending.is_none();
     let end = ending
@@ -317,14 +313,11 @@ fn suspend(
     } else {
         StackStatus::SuspendedWaitingChild
     };
-    let (made, delivered, dropped) = (frame.made, frame.delivered, frame.dropped);
-    let time = turn.time.as_millis();
+    count(statements, turn, frame)?;
     if next == frame.status {
-        statements
-            .hot(Hot::GoOn)?
-            .execute((frame.no, made, delivered, dropped, time))?;
+        debug_assert!(is_reset(tx, frame)?, "a turn has something to reset");
     } else {
-        let row = (frame.no, made, delivered, dropped, time, next.as_str());
+        let row = (frame.no, turn.time.as_millis(), next.as_str());
         statements.hot(Hot::GoOnTo)?.execute(row)?;
     }
     if next == StackStatus::PendingResume {
@@ -332,6 +325,24 @@ fn suspend(
     }
     frame.status = next;
     Ok(())
+}
+
+/// Writes what the turn has counted.
+fn count(statements: &mut Statements<'_>, turn: &TurnCommit, frame: &Frame) -> Outcome<()> {
+    let (made, delivered, dropped) = (frame.made, frame.delivered, frame.dropped);
+    statements
+        .hot(Hot::Count)?
+        .execute((frame.no, turn.turn.0 + 1, made, delivered, dropped))?;
+    Ok(())
+}
+
+/// Whether a turn of the frame has been committed since it was claimed: a claim leaves it `processing`, so one in any other status that
+/// has an owner has begun, and was reset by that turn.
+fn is_reset(tx: &Tx<'_>, frame: &Frame) -> Outcome<bool> {
+    Ok(tx
+        .conn
+        .cached("SELECT attempt = 0 AND in_doubt = 0 AND started_at IS NOT NULL FROM stack_runs WHERE no = ?1")?
+        .query_row([frame.no], |row| row.get(0))?)
 }
 
 fn read_status(tx: &Tx<'_>, frame: &Frame) -> Outcome<StackStatus> {

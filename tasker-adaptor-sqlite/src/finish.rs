@@ -7,7 +7,7 @@ use tasker_adaptor::{
 };
 
 use crate::cached::Cached as _;
-use crate::columns::{HasKey, Key};
+use crate::columns::{HasKey, Key, turns};
 use crate::fault::{Outcome, Refusable};
 use crate::tree::{
     Answer, BlockedRow, block, each, follow_root, live, settle_row, status_from_children, wake,
@@ -33,7 +33,7 @@ fn read(tx: &Tx<'_>, id: StackRunId, lease: Lease) -> Outcome<Option<Fenced>> {
     Ok(tx
         .conn
         .cached(
-            "SELECT no, task_run_id, parent_no, kind, status, owner = (SELECT no FROM workers WHERE id = ?2), epoch, turn, outcome IS NOT NULL FROM stack_runs WHERE id = ?1",
+            concat!("SELECT no, task_run_id, parent_no, kind, status, owner = (SELECT no FROM workers WHERE id = ?2), epoch, ", turns!(), ", outcome IS NOT NULL FROM stack_runs WHERE id = ?1"),
         )?
         .query_row((key, lease.worker.key()), |row| {
             Ok(Fenced {

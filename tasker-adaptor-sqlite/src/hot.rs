@@ -12,12 +12,15 @@ use crate::fault::Outcome;
 /// turns of a rush have.
 pub(crate) const CALLS_AT_ONCE: usize = 8;
 
+/// The counters of a frame that has had no turn.
+pub(crate) const NEW_COUNTERS: &str = "INSERT INTO frame_counters (no, turn, made_count, delivered_count, dropped_count) VALUES (?1, 0, 0, 0, 0)";
+
 /// What the fence reads, in the order in which it takes it apart.
 macro_rules! frame_and_child {
     () => {
-        "SELECT f.no, f.status, f.owner, f.epoch, f.turn, f.made_count, f.delivered_count, f.dropped_count, f.parent_no, f.depth, \
+        "SELECT f.no, f.status, f.owner, f.epoch, k.turn, k.made_count, k.delivered_count, k.dropped_count, f.parent_no, f.depth, \
          f.priority, c.no, c.kind, c.status, c.owner, c.epoch, c.delivered_order \
-         FROM stack_runs f LEFT JOIN stack_runs c ON "
+         FROM stack_runs f CROSS JOIN frame_counters k ON k.no = f.no LEFT JOIN stack_runs c ON "
     };
 }
 
@@ -28,7 +31,7 @@ macro_rules! insert_calls {
         concat!(
             "INSERT OR FAIL INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, ",
             $owner,
-            "epoch, turn, made_count, delivered_count, dropped_count, attempt, in_doubt, service, path, args, created_at, ",
+            "epoch, attempt, in_doubt, service, path, args, created_at, ",
             $at,
             ", policy) VALUES "
         )
@@ -41,7 +44,7 @@ macro_rules! claimed_calls {
 }
 macro_rules! claimed_call {
     () => {
-        "(?, ?, ?, 'call', ?, ?, ?, 'processing', ?, 1, 0, 0, 0, 0, 1, 0, ?, ?, ?, ?, ?, ?)"
+        "(?, ?, ?, 'call', ?, ?, ?, 'processing', ?, 1, 1, 0, ?, ?, ?, ?, ?, ?)"
     };
 }
 macro_rules! offered_calls {
@@ -51,7 +54,7 @@ macro_rules! offered_calls {
 }
 macro_rules! offered_call {
     () => {
-        "(?, ?, ?, 'call', ?, ?, ?, 'pending', 0, 0, 0, 0, 0, 0, 0, ?, ?, ?, ?, ?, ?)"
+        "(?, ?, ?, 'call', ?, ?, ?, 'pending', 0, 0, 0, ?, ?, ?, ?, ?, ?)"
     };
 }
 macro_rules! eight {
@@ -101,9 +104,11 @@ pub(crate) enum Hot {
     OfferCalls,
     /// Any other child.
     Make,
-    /// The frame goes on in the status that it has.
-    GoOn,
-    /// It gets another one, unless a turn of the same batch has ended it.
+    /// Counters for a frame that was made.
+    NewCounters,
+    /// What a frame's turn has counted.
+    Count,
+    /// The frame gets another status, unless a turn of the same batch has ended it.
     GoOnTo,
     /// It ends, likewise.
     End,
@@ -142,23 +147,23 @@ impl Hot {
             Self::OfferCall => concat!(offered_calls!(), offered_call!()),
             Self::OfferCalls => concat!(offered_calls!(), eight!(offered_call)),
             Self::Make => {
-                "INSERT INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, owner, epoch, turn, \
-                 made_count, delivered_count, dropped_count, attempt, in_doubt, due_at, ready_at, waits, service, path, args, version, created_at) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, 0, 0, 0, 0, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)"
+                "INSERT INTO stack_runs (id, task_run_id, parent_no, kind, seq, depth, priority, status, owner, epoch, \
+                 attempt, in_doubt, due_at, ready_at, waits, service, path, args, version, created_at) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, 0, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)"
             }
-            Self::GoOn => {
-                "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
-                 started_at = COALESCE(started_at, ?5) WHERE no = ?1"
+            Self::NewCounters => NEW_COUNTERS,
+            Self::Count => {
+                "UPDATE frame_counters SET turn = ?2, made_count = ?3, delivered_count = ?4, dropped_count = ?5 WHERE no = ?1"
             }
             Self::GoOnTo => {
-                "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
-                 started_at = COALESCE(started_at, ?5), status = IIF(settled_at IS NULL, ?6, status) WHERE no = ?1"
+                "UPDATE stack_runs SET attempt = 0, in_doubt = 0, started_at = COALESCE(started_at, ?2), \
+                 status = IIF(settled_at IS NULL, ?3, status) WHERE no = ?1"
             }
             Self::End => {
-                "UPDATE stack_runs SET turn = turn + 1, made_count = ?2, delivered_count = ?3, dropped_count = ?4, attempt = 0, in_doubt = 0, \
-                 started_at = COALESCE(started_at, ?5), status = IIF(settled_at IS NULL, ?6, status), \
-                 outcome = IIF(settled_at IS NULL, ?7, outcome), owner = NULL, unread = IIF(settled_at IS NULL, parent_no, unread), \
-                 settled_at = COALESCE(settled_at, ?5) WHERE no = ?1"
+                "UPDATE stack_runs SET attempt = 0, in_doubt = 0, \
+                 started_at = COALESCE(started_at, ?2), status = IIF(settled_at IS NULL, ?3, status), \
+                 outcome = IIF(settled_at IS NULL, ?4, outcome), owner = NULL, unread = IIF(settled_at IS NULL, parent_no, unread), \
+                 settled_at = COALESCE(settled_at, ?2) WHERE no = ?1"
             }
         }
     }

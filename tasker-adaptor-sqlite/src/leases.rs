@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension};
 use tasker_adaptor::{LEASE_HORIZON_MS, NewWorker, Reaped, StorageError, Timestamp, WorkerId};
 
 use crate::cached::Cached as _;
-use crate::columns::HasKey;
+use crate::columns::{HasKey, turns};
 use crate::fault::Outcome;
 use crate::finish::{Freed, free_call, free_frame};
 use crate::tree::{follow_root, live, status_from_children};
@@ -132,9 +132,11 @@ fn next_owner(conn: &Connection, after: i64) -> Outcome<Option<i64>> {
 
 fn rows_of(conn: &Connection, owner: i64, max: usize) -> Outcome<Vec<Owned>> {
     let rows = conn
-        .cached(
-            "SELECT no, task_run_id, parent_no IS NULL, kind = 'frame', turn FROM stack_runs WHERE owner = ?1 LIMIT ?2",
-        )?
+        .cached(concat!(
+            "SELECT no, task_run_id, parent_no IS NULL, kind = 'frame', ",
+            turns!(),
+            " FROM stack_runs WHERE owner = ?1 LIMIT ?2"
+        ))?
         .query_map((owner, i64::try_from(max).unwrap_or(i64::MAX)), |row| {
             Ok(Owned {
                 no: row.get(0)?,

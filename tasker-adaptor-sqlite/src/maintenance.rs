@@ -199,7 +199,8 @@ fn delete_rows_of(tx: &Tx<'_>, run: &str, max: usize) -> Outcome<usize> {
     let frames: Vec<(i64, i64)> = tx
         .conn
         .cached(
-            "SELECT no, made_count FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' ORDER BY no DESC",
+            "SELECT f.no, k.made_count FROM stack_runs f CROSS JOIN frame_counters k ON k.no = f.no \
+             WHERE f.task_run_id = ?1 AND f.kind = 'frame' ORDER BY f.no DESC",
         )?
         .query_map([run], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
@@ -214,12 +215,19 @@ fn delete_rows_of(tx: &Tx<'_>, run: &str, max: usize) -> Outcome<usize> {
                 .execute([frame])?;
         }
         if made > 0 {
+            tx.conn
+                .cached(
+                    "DELETE FROM frame_counters WHERE no IN (SELECT no FROM stack_runs WHERE parent_no = ?1 AND seq > ?2 AND kind = 'frame')",
+                )?
+                .execute((frame, keep))?;
             let deleted = tx
                 .conn
                 .cached("DELETE FROM stack_runs WHERE parent_no = ?1 AND seq > ?2")?
                 .execute((frame, keep))?;
             tx.conn
-                .cached("UPDATE stack_runs SET made_count = ?2, delivered_count = 0 WHERE no = ?1")?
+                .cached(
+                    "UPDATE frame_counters SET made_count = ?2, delivered_count = 0 WHERE no = ?1",
+                )?
                 .execute((frame, keep))?;
             left = left.saturating_sub(deleted);
         }
@@ -227,6 +235,10 @@ fn delete_rows_of(tx: &Tx<'_>, run: &str, max: usize) -> Outcome<usize> {
             return Ok(max);
         }
     }
+    // Of the frames the root is left.
+    tx.conn
+        .cached("DELETE FROM frame_counters WHERE no IN (SELECT no FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame')")?
+        .execute([run])?;
     for sql in [
         "DELETE FROM stack_runs WHERE no IN (SELECT no FROM stack_runs WHERE task_run_id = ?1 AND kind = 'frame' LIMIT ?2)",
         "DELETE FROM signals WHERE rowid IN (SELECT rowid FROM signals WHERE task_run_id = ?1 LIMIT ?2)",

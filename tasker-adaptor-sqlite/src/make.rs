@@ -259,7 +259,11 @@ fn make_other(
     if let Err(error) = statements.hot(Hot::Make)?.execute(row) {
         return Err(made_twice(error, new.id));
     }
-    tx.numbers.note(new.id, tx.conn.last_insert_rowid());
+    let no = tx.conn.last_insert_rowid();
+    tx.numbers.note(new.id, no);
+    if other.kind == "frame" {
+        statements.hot(Hot::NewCounters)?.execute([no])?;
+    }
     let met = other.kind == "signal"
         && !turn.dropped.contains(&new.id)
         && meet_stored_signal(tx, frame.run, key, other.path, time)?;

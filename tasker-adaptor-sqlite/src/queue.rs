@@ -44,6 +44,10 @@ impl Queue for SqliteStorage {
             .await
     }
 
+    fn has_one_writer(&self) -> bool {
+        true
+    }
+
     async fn finish_calls(
         &self,
         finishes: Arc<[CallFinish]>,

@@ -15,6 +15,7 @@ use crate::cached::Cached as _;
 use crate::cancel::{cancel, request_cancel, unblock};
 use crate::columns::{Cells, HasKey, TASK_RUN, labels_column, task_run};
 use crate::fault::{Fault, Outcome};
+use crate::hot::NEW_COUNTERS;
 
 static ONE: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {TASK_RUN}, r.record FROM task_runs r WHERE r.id = ?1"));
@@ -128,9 +129,8 @@ pub(crate) fn submit(conn: &Connection, new: &NewTaskRun, now: Timestamp) -> Out
         now.as_millis(),
     ))?;
     conn.cached(
-        "INSERT INTO stack_runs (id, task_run_id, kind, seq, depth, priority, status, epoch, turn, made_count, delivered_count, \
-         dropped_count, attempt, in_doubt, due_at, ready_at, service, path, created_at) \
-         VALUES (?1, ?2, 'frame', 0, 0, ?3, 'pending', 0, 0, 0, 0, 0, 0, 0, ?4, ?5, 'task', ?6, ?7)",
+        "INSERT INTO stack_runs (id, task_run_id, kind, seq, depth, priority, status, epoch, attempt, in_doubt, \
+         due_at, ready_at, service, path, created_at) VALUES (?1, ?2, 'frame', 0, 0, ?3, 'pending', 0, 0, 0, ?4, ?5, 'task', ?6, ?7)",
     )?
     .execute((
         new.root.key(),
@@ -141,6 +141,8 @@ pub(crate) fn submit(conn: &Connection, new: &NewTaskRun, now: Timestamp) -> Out
         new.task.as_str(),
         now.as_millis(),
     ))?;
+    conn.cached(NEW_COUNTERS)?
+        .execute([conn.last_insert_rowid()])?;
     Ok(Submitted {
         id: new.id,
         created: true,

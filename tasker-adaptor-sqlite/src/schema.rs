@@ -30,6 +30,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "0003_lean",
         sql: include_str!("../migrations/0003_lean.sql"),
     },
+    Migration {
+        number: 4,
+        name: "0004_counters",
+        sql: include_str!("../migrations/0004_counters.sql"),
+    },
 ];
 
 /// The newest schema that this build knows.

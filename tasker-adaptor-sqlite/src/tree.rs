@@ -7,7 +7,7 @@ use rusqlite::OptionalExtension;
 use tasker_adaptor::{BlockedReason, Failure, Hint, Outcome as Ending, TaskRunId, Timestamp};
 
 use crate::cached::Cached as _;
-use crate::columns::{HasKey, Key, blocked_column, ending_columns};
+use crate::columns::{HasKey, Key, blocked_column, ending_columns, turns};
 use crate::fault::{Outcome, Refusable};
 use crate::writer::Tx;
 
@@ -190,10 +190,12 @@ pub(crate) struct BlockedRow {
 pub(crate) fn blocked_rows(tx: &Tx<'_>, run: &str) -> Outcome<Vec<BlockedRow>> {
     let rows = tx
         .conn
-        .cached(
-            "SELECT no, id, parent_no, kind = 'frame', turn, blocked_reason FROM stack_runs \
-             WHERE task_run_id = ?1 AND blocked_reason IS NOT NULL ORDER BY id",
-        )?
+        .cached(concat!(
+            "SELECT no, id, parent_no, kind = 'frame', ",
+            turns!(),
+            ", blocked_reason FROM stack_runs \
+             WHERE task_run_id = ?1 AND blocked_reason IS NOT NULL ORDER BY id"
+        ))?
         .query_map([run], |row| {
             Ok(BlockedRow {
                 no: row.get(0)?,
@@ -329,8 +331,8 @@ pub(crate) fn refresh_run(tx: &Tx<'_>, run: &str) -> Outcome<()> {
     tx.conn
         .cached(
             "UPDATE task_runs SET blocked_reason = NULL, status = ( \
-               SELECT CASE WHEN f.owner IS NOT NULL THEN 'processing' WHEN f.turn = 0 THEN 'queued' ELSE 'suspended' END \
-               FROM stack_runs f WHERE f.task_run_id = ?1 AND f.kind = 'frame' AND f.parent_no IS NULL) \
+               SELECT CASE WHEN f.owner IS NOT NULL THEN 'processing' WHEN k.turn = 0 THEN 'queued' ELSE 'suspended' END \
+               FROM stack_runs f CROSS JOIN frame_counters k ON k.no = f.no WHERE f.task_run_id = ?1 AND f.kind = 'frame' AND f.parent_no IS NULL) \
              WHERE id = ?1 AND ended_at IS NULL AND status = 'blocked'",
         )?
         .execute([run])?;

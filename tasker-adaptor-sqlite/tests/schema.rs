@@ -131,10 +131,32 @@ fn write_schema_2(path: &Path) {
     }
 }
 
+/// Makes a file of schema 2 one of schema 3.
+fn go_on_to_schema_3(path: &Path) {
+    let script = SqliteStorage::migration_sql();
+    let of_3 = script.find("-- Rows that cost less to write").unwrap();
+    let of_4 = script.find("-- What the turns of a frame count").unwrap();
+    let conn = rusqlite::Connection::open(path).unwrap();
+    conn.execute_batch(&format!("BEGIN; {} COMMIT;", &script[of_3..of_4]))
+        .unwrap();
+}
+
 #[tokio::test]
 async fn a_file_of_schema_2_keeps_every_row_and_goes_on() {
     let folder = Folder::new();
     write_schema_2(&folder.file());
+    keeps_every_row_and_goes_on(&folder).await;
+}
+
+#[tokio::test]
+async fn a_file_of_schema_3_keeps_every_row_and_goes_on() {
+    let folder = Folder::new();
+    write_schema_2(&folder.file());
+    go_on_to_schema_3(&folder.file());
+    keeps_every_row_and_goes_on(&folder).await;
+}
+
+async fn keeps_every_row_and_goes_on(folder: &Folder) {
     let storage = SqliteStorage::open(folder.file()).await.unwrap();
     let broken = storage.audit().await.unwrap();
     let unknown_owner: Vec<_> = broken.iter().map(|broken| broken.invariant).collect();
@@ -160,6 +182,11 @@ async fn a_file_of_schema_2_keeps_every_row_and_goes_on() {
             owned.then_some(if id == 4 { gone } else { live })
         );
         assert_eq!(row.delivered_order.is_some(), is_delivered);
+        let made = OF_SCHEMA_2.iter().filter(|row| row.1 == Some(id));
+        let delivered = made.clone().filter(|row| row.5).count();
+        assert_eq!(row.turn.0, u32::from(kind == "frame"));
+        assert_eq!(row.made_count as usize, made.count());
+        assert_eq!(row.delivered_count as usize, delivered);
         assert_eq!((row.take_overs, row.created_at.as_millis()), (2, 7));
         assert_eq!(row.args.as_ref().unwrap().text(), "[1]");
         assert_eq!(row.policy.as_ref().unwrap().text(), "{}");
@@ -228,7 +255,7 @@ async fn a_file_of_a_newer_schema_is_refused_and_left_as_it_is() {
             error,
             StorageError::NewerSchema {
                 found: 99,
-                known: 3
+                known: 4
             }
         ),
         "{error}"
@@ -243,7 +270,7 @@ async fn without_leave_to_migrate_an_empty_file_is_refused_and_the_script_mends_
     let open = || SqliteStorage::options(folder.file()).migrate(false).open();
     let error = open().await.unwrap_err();
     assert!(
-        matches!(&error, StorageError::MigrationNeeded { found: 0, needed: 3, missing } if missing == "0001_first, 0002_calls, 0003_lean"),
+        matches!(&error, StorageError::MigrationNeeded { found: 0, needed: 4, missing } if missing == "0001_first, 0002_calls, 0003_lean, 0004_counters"),
         "{error}"
     );
     assert_eq!(std::fs::metadata(folder.file()).unwrap().len(), 0);

@@ -150,6 +150,12 @@ pub trait Queue: Send + Sync + 'static {
         turns: Arc<[TurnCommit]>,
     ) -> Result<Vec<Result<TurnReceipt, CommitRefused>>, StorageError>;
 
+    /// Whether batches of turns are written one after the other, whoever sends them. A second one would only wait for the first, so a
+    /// worker sends it when it has become as large as that, and turns that come meanwhile join it. Default: `false`, and it is sent at once.
+    fn has_one_writer(&self) -> bool {
+        false
+    }
+
     /// Does: records the end of attempts whose frame is not hot here (PROTOCOL a2 *complete call*, *retry later*).
     /// `Ok(true)`: applied by this call; `Ok(false)`: had been applied at this epoch before.
     /// Atomicity: each by itself, parent locked first. Tested by: `complete_*`, `settle_*`.

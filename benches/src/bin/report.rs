@@ -83,7 +83,11 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn take_figures() -> ExitCode {
-    match report(&Options::parse()).await {
+    let options = Options::parse();
+    // Where a host's tasks are, too: the thread that blocks on the runtime has no part in its work, and costs a switch for each wake-up.
+    let taken = tokio::spawn(async move { report(&options).await });
+    let taken = taken.await.unwrap_or_else(|panic| Err(panic.into()));
+    match taken {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("report: {problem}");

@@ -158,6 +158,10 @@ impl Queue for FaultStorage {
         .await
     }
 
+    fn has_one_writer(&self) -> bool {
+        self.inner.has_one_writer()
+    }
+
     async fn finish_calls(
         &self,
         finishes: Arc<[CallFinish]>,

@@ -101,7 +101,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Runnable frames worked on at one time. Default 64. More costs cache misses, fewer makes smaller commits.
+    /// Runnable frames worked on at one time. Default 96. More costs cache misses, fewer makes smaller commits.
     pub fn window(mut self, frames: usize) -> Self {
         self.options.window = frames.max(1);
         self
@@ -326,6 +326,7 @@ async fn start_core(
         commits: Vec::new(),
         ending: HashSet::new(),
         commits_under_way: 0,
+        last_commit: 0,
         finishes: Vec::new(),
         finishing: false,
         releases: Vec::new(),

@@ -234,6 +234,8 @@ pub(crate) struct Core {
     /// Runs that a turn ends which is being committed.
     pub(crate) ending: HashSet<TaskRunId>,
     pub(crate) commits_under_way: usize,
+    /// Turns in the batch that was sent last.
+    pub(crate) last_commit: usize,
     pub(crate) finishes: Vec<CallFinish>,
     pub(crate) finishing: bool,
     pub(crate) releases: Vec<(StackRunId, Lease)>,

@@ -65,7 +65,7 @@ impl Default for Options {
             drive: Drive::Automatic,
             limits: Arc::new(Limits::default()),
             threads: std::thread::available_parallelism().map_or(2, usize::from),
-            window: 64,
+            window: 96,
             hot_frames: 1_024,
             hot_bytes: 1 << 30,
             calls_in_flight: 1_024,

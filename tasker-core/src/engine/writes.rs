@@ -17,8 +17,9 @@ const COMMITS: usize = 2;
 impl Core {
     /// Sends what is waiting to be written.
     pub(crate) fn write(&mut self) {
-        while !self.commits.is_empty() && self.commits_under_way < COMMITS {
-            let rest = self.commits.split_off(self.commits.len().min(BATCH));
+        while !self.commits.is_empty() && self.may_commit() {
+            self.last_commit = self.commits.len().min(BATCH);
+            let rest = self.commits.split_off(self.last_commit);
             let turns: Arc<[TurnCommit]> = std::mem::replace(&mut self.commits, rest).into();
             self.commits_under_way += 1;
             let shared = Arc::clone(&self.shared);
@@ -53,6 +54,16 @@ impl Core {
                 };
                 Some(Message::Released { frames, replies })
             });
+        }
+    }
+
+    /// Whether a batch of the turns that wait goes now. Where one writer does all, the second batch is as large as the one before it at
+    /// least: the writer has its next work when it is done with one, and neither is small while there is much to do.
+    fn may_commit(&self) -> bool {
+        match self.commits_under_way {
+            0 => true,
+            under_way if under_way >= COMMITS => false,
+            _ => !self.shared.storage.has_one_writer() || self.commits.len() >= self.last_commit,
         }
     }
 
