@@ -196,3 +196,49 @@ async fn a_commit_of_another_connection_is_hinted() {
     let end = tokio::time::timeout(Duration::from_mins(3), hints.next()).await;
     assert_eq!(end.unwrap(), None);
 }
+
+#[tokio::test]
+async fn a_frame_without_counters_is_named_by_the_audit_and_blocks_its_own_run_only() {
+    let folder = Folder::new();
+    let storage = SqliteStorage::open(folder.file()).await.unwrap();
+    let worker = live_worker(&storage).await;
+    let submitted = storage.submit(vec![new_run(), new_run()], at(0)).await;
+    let runs: Vec<TaskRunId> = submitted
+        .unwrap()
+        .into_iter()
+        .map(|run| run.unwrap().id)
+        .collect();
+    assert_sound(&storage).await;
+    let other = rusqlite::Connection::open(folder.file()).unwrap();
+    other
+        .execute("UPDATE frame_counters SET no = 1000 WHERE no = 1", [])
+        .unwrap();
+    let rows = storage.stack_runs(runs[1]).await.unwrap();
+    assert_eq!(rows.len(), 1, "the other one is as it was");
+    let broken = storage.audit().await.unwrap();
+    let broken: Vec<_> = broken
+        .iter()
+        .map(|broken| (broken.invariant, broken.id.contains("no 1000")))
+        .collect();
+    assert_eq!(broken, [("counters", false), ("counters", true)]);
+
+    let claimed = storage.claim_frames(claim(worker, 10)).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    assert_eq!(claimed[0].row.task_run, runs[1]);
+    let blocked = storage.run(runs[0]).await.unwrap().unwrap();
+    assert_eq!(blocked.status, RunStatus::Blocked);
+    assert!(
+        matches!(&blocked.blocked, Some(BlockedReason::Corrupt { what }) if what.contains("stack_runs.turn")),
+        "{:?}",
+        blocked.blocked
+    );
+}
+
+#[tokio::test]
+async fn a_wrapped_store_says_too_that_one_writer_does_all() {
+    let folder = Folder::new();
+    let storage = SqliteStorage::open(folder.file()).await.unwrap();
+    assert!(storage.has_one_writer());
+    assert!(!MemoryStorage::new().has_one_writer());
+    assert!(FaultStorage::over(std::sync::Arc::new(storage)).has_one_writer());
+}

@@ -14,10 +14,25 @@ const BATCH: usize = 1_024;
 /// Batches of turns under way at one time: while one is being written the next one is formed.
 const COMMITS: usize = 2;
 
+/// Whether a batch of the turns that wait goes now. `last`: turns in the one before, where one writer does all; the second batch under
+/// way is then as large as that at least. So the writer has its next work when it is done with one, and neither is small in a rush.
+fn goes_now(waiting: usize, under_way: usize, last: Option<usize>) -> bool {
+    let enough = match (under_way, last) {
+        (0, _) | (_, None) => 1,
+        (_, Some(last)) => last,
+    };
+    waiting > 0 && waiting >= enough && under_way < COMMITS
+}
+
 impl Core {
     /// Sends what is waiting to be written.
     pub(crate) fn write(&mut self) {
-        while !self.commits.is_empty() && self.may_commit() {
+        let one_writer = self.shared.storage.has_one_writer();
+        while goes_now(
+            self.commits.len(),
+            self.commits_under_way,
+            one_writer.then_some(self.last_commit),
+        ) {
             self.last_commit = self.commits.len().min(BATCH);
             let rest = self.commits.split_off(self.last_commit);
             let turns: Arc<[TurnCommit]> = std::mem::replace(&mut self.commits, rest).into();
@@ -54,16 +69,6 @@ impl Core {
                 };
                 Some(Message::Released { frames, replies })
             });
-        }
-    }
-
-    /// Whether a batch of the turns that wait goes now. Where one writer does all, the second batch is as large as the one before it at
-    /// least: the writer has its next work when it is done with one, and neither is small while there is much to do.
-    fn may_commit(&self) -> bool {
-        match self.commits_under_way {
-            0 => true,
-            under_way if under_way >= COMMITS => false,
-            _ => !self.shared.storage.has_one_writer() || self.commits.len() >= self.last_commit,
         }
     }
 
@@ -270,4 +275,22 @@ async fn finish(
         );
     }
     Some(replies)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::goes_now;
+
+    #[test]
+    fn a_second_batch_goes_at_once_or_when_it_is_as_large_as_the_first_where_one_writer_does_all() {
+        for last in [None, Some(0), Some(7)] {
+            assert!(!goes_now(0, 0, last), "nothing waits");
+            assert!(goes_now(1, 0, last), "nothing is under way");
+            assert!(!goes_now(1_000, 2, last), "two are under way");
+        }
+        assert!(goes_now(1, 1, None));
+        assert!(!goes_now(6, 1, Some(7)));
+        assert!(goes_now(7, 1, Some(7)));
+        assert!(!goes_now(0, 1, Some(0)));
+    }
 }
